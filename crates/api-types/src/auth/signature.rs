@@ -126,12 +126,11 @@ impl DaemonKey {
         let expires: u64 = expires.parse().map_err(|_| AuthError::Malformed)?;
         let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| AuthError::Malformed)?;
         let signature = Signature::from_slice(&signature).map_err(|_| AuthError::Malformed)?;
-        if now > expires.saturating_add(CLOCK_SKEW_SECONDS) || expires > now + MAX_LIFETIME_SECONDS + CLOCK_SKEW_SECONDS {
+        if now > expires.saturating_add(CLOCK_SKEW_SECONDS) || expires > now + MAX_LIFETIME_SECONDS + CLOCK_SKEW_SECONDS
+        {
             return Err(AuthError::Expired);
         }
-        self.key
-            .verify_strict(&message(&self.pod, verb, expires, body), &signature)
-            .map_err(|_| AuthError::Wrong)
+        self.key.verify_strict(&message(&self.pod, verb, expires, body), &signature).map_err(|_| AuthError::Wrong)
     }
 }
 

@@ -58,10 +58,7 @@ pub fn keyed_template(pod: &mut PodSpec, daemon_key: &str) {
             name: env::POD_UID.to_owned(),
             value: None,
             value_from: Some(EnvVarSource {
-                field_ref: Some(ObjectFieldSelector {
-                    api_version: None,
-                    field_path: "metadata.uid".to_owned(),
-                }),
+                field_ref: Some(ObjectFieldSelector { api_version: None, field_path: "metadata.uid".to_owned() }),
                 ..EnvVarSource::default()
             }),
         });
