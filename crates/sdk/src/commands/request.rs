@@ -1,0 +1,146 @@
+//! What to run and how.
+
+use std::time::Duration;
+
+use api_types::execd::RunCommandRequest;
+
+use crate::{Error, Result};
+
+/// Bytes of output kept in memory unless set.
+const DEFAULT_OUTPUT_LIMIT: usize = 64 << 20;
+
+/// A command to run.
+///
+/// ```
+/// use std::time::Duration;
+/// use opensandbox::RunCommand;
+///
+/// let build = RunCommand::shell("make all").cwd("/src").env("CC", "clang").timeout(Duration::from_secs(300));
+/// let exact = RunCommand::argv(["printf", "%s", "no shell looks at $THIS"]);
+/// # let _ = (build, exact);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "nothing runs before it is given to run_with or stream"]
+pub struct RunCommand {
+    request: RunCommandRequest,
+    timeout: Option<Duration>,
+    output_limit: usize,
+}
+
+impl RunCommand {
+    /// Shell text.
+    pub fn shell(command: impl Into<String>) -> Self {
+        Self::new(RunCommandRequest { command: Some(command.into()), ..RunCommandRequest::default() })
+    }
+
+    /// Program and arguments, run without a shell.
+    pub fn argv<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
+        let argv = argv.into_iter().map(Into::into).collect();
+        Self::new(RunCommandRequest { argv: Some(argv), ..RunCommandRequest::default() })
+    }
+
+    fn new(request: RunCommandRequest) -> Self {
+        Self { request, timeout: None, output_limit: DEFAULT_OUTPUT_LIMIT }
+    }
+
+    /// Sets the working directory, which must exist.
+    pub fn cwd(mut self, directory: impl Into<String>) -> Self {
+        self.request.cwd = Some(directory.into());
+        self
+    }
+
+    /// Sets a variable over the sandbox's own environment.
+    pub fn env(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.request.envs.get_or_insert_default().insert(key.into(), value.into());
+        self
+    }
+
+    /// Sets after how long the whole process group is killed.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Runs as this user.
+    pub fn uid(mut self, uid: u32) -> Self {
+        self.request.uid = Some(i64::from(uid));
+        self
+    }
+
+    /// Runs as this group; needs a user too.
+    pub fn gid(mut self, gid: u32) -> Self {
+        self.request.gid = Some(i64::from(gid));
+        self
+    }
+
+    /// Returns once it has started; its output is had by [`Commands::logs`](crate::Commands::logs).
+    pub fn background(mut self) -> Self {
+        self.request.background = Some(true);
+        self
+    }
+
+    /// Sets how many bytes of output [`Execution`](crate::Execution) keeps; 64 MiB when not set.
+    /// What comes after is counted, not kept.
+    pub fn keep_output(mut self, bytes: usize) -> Self {
+        self.output_limit = bytes;
+        self
+    }
+
+    pub(crate) fn output_limit(&self) -> usize {
+        self.output_limit
+    }
+
+    /// The request, if it can be made.
+    pub(crate) fn request(self) -> Result<RunCommandRequest> {
+        let mut request = self.request;
+        let blank = request.command.as_ref().is_some_and(|text| text.trim().is_empty());
+        let no_program = request.argv.as_ref().is_some_and(|argv| argv.first().is_none_or(String::is_empty));
+        if blank || no_program {
+            return Err(Error::invalid("run command: there is no command"));
+        }
+        if request.gid.is_some() && request.uid.is_none() {
+            return Err(Error::invalid("run command: a group needs a user; set uid too"));
+        }
+        if let Some(timeout) = self.timeout {
+            // 0 would mean none.
+            let millis = timeout.as_millis().max(1);
+            request.timeout =
+                Some(i64::try_from(millis).map_err(|_| Error::invalid("run command: the timeout is too long"))?);
+        }
+        Ok(request)
+    }
+}
+
+impl From<&str> for RunCommand {
+    fn from(command: &str) -> Self {
+        Self::shell(command)
+    }
+}
+
+impl From<String> for RunCommand {
+    fn from(command: String) -> Self {
+        Self::shell(command)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_run_is_refused() {
+        assert!(RunCommand::shell(" \n").request().is_err());
+        assert!(RunCommand::argv(Vec::<String>::new()).request().is_err());
+        assert!(RunCommand::shell("id").gid(1).request().is_err());
+    }
+
+    #[test]
+    fn the_wire_has_milliseconds_and_only_what_was_set() {
+        let request =
+            RunCommand::argv(["id"]).uid(1).gid(2).timeout(Duration::from_nanos(1)).background().request().unwrap();
+        assert_eq!(
+            serde_json::to_string(&request).unwrap(),
+            r#"{"argv":["id"],"background":true,"timeout":1,"uid":1,"gid":2}"#
+        );
+    }
+}

@@ -1,0 +1,188 @@
+//! One sandbox.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use api_types::{
+    execd::Metrics,
+    lifecycle::{Endpoint, Sandbox as SandboxInfo},
+};
+use jiff::Timestamp;
+use reqwest::Method;
+
+use crate::{Client, Commands, Files, Result, SandboxBuilder, body, execd::Execd, transport::Retry};
+
+/// One sandbox. Cheap to clone; all clones are the same sandbox.
+///
+/// Dropping it does nothing to the sandbox, unless it was built with
+/// [`SandboxBuilder::kill_on_drop`]; [`Self::kill`] ends it.
+#[derive(Debug, Clone)]
+pub struct Sandbox {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    client: Client,
+    id: Arc<str>,
+    execd: Execd,
+    warnings: Vec<String>,
+    kill_on_drop: AtomicBool,
+}
+
+impl Sandbox {
+    /// Starts the description of a sandbox made from an image, or, with
+    /// [`SandboxBuilder::pool`], taken from a pool.
+    pub fn builder(image: impl Into<String>) -> SandboxBuilder {
+        SandboxBuilder::new(Some(image.into()))
+    }
+
+    /// Starts the description of a sandbox taken from a pool.
+    ///
+    /// ```no_run
+    /// # async fn f() -> opensandbox::Result<()> {
+    /// let sandbox = opensandbox::Sandbox::from_pool("agent-pool").create().await?;
+    /// # let _ = sandbox; Ok(()) }
+    /// ```
+    pub fn from_pool(pool: impl Into<String>) -> SandboxBuilder {
+        SandboxBuilder::new(None).pool(pool)
+    }
+
+    /// A handle on a sandbox that exists, with the connection the environment describes.
+    ///
+    /// ```no_run
+    /// # async fn f() -> opensandbox::Result<()> {
+    /// let sandbox = opensandbox::Sandbox::connect("b1f3").await?;
+    /// println!("{}", sandbox.info().await?.status.state);
+    /// # Ok(()) }
+    /// ```
+    pub async fn connect(id: impl Into<String>) -> Result<Self> {
+        Client::from_env()?.connect(id).await
+    }
+
+    pub(crate) fn new(client: Client, id: String, endpoint: Option<&Endpoint>, kill_on_drop: bool) -> Self {
+        let id: Arc<str> = id.into();
+        let execd = Execd::new(client.clone(), Arc::clone(&id), endpoint);
+        Self {
+            inner: Arc::new(Inner {
+                client,
+                id,
+                execd,
+                warnings: Vec::new(),
+                kill_on_drop: AtomicBool::new(kill_on_drop),
+            }),
+        }
+    }
+
+    pub(crate) fn with_warnings(mut self, warnings: Vec<String>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.warnings = warnings;
+        }
+        self
+    }
+
+    pub(crate) fn set_kill_on_drop(&self, yes: bool) {
+        self.inner.kill_on_drop.store(yes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn execd(&self) -> &Execd {
+        &self.inner.execd
+    }
+
+    /// The id.
+    pub fn id(&self) -> &str {
+        &self.inner.id
+    }
+
+    /// What was asked for at create and could not take effect, e.g. an image with a pool.
+    pub fn warnings(&self) -> &[String] {
+        &self.inner.warnings
+    }
+
+    /// The connection it is reached by.
+    pub fn client(&self) -> &Client {
+        &self.inner.client
+    }
+
+    /// Running commands in it.
+    pub fn commands(&self) -> Commands {
+        Commands::new(self.inner.execd.clone())
+    }
+
+    /// Its files.
+    pub fn files(&self) -> Files {
+        Files::new(self.inner.execd.clone())
+    }
+
+    /// What the platform knows of it.
+    pub async fn info(&self) -> Result<SandboxInfo> {
+        self.inner.client.get(self.id()).await
+    }
+
+    /// Lets it live for `timeout` from now. Gives its new end.
+    pub async fn renew(&self, timeout: Duration) -> Result<Timestamp> {
+        self.inner.client.renew(self.id(), timeout).await
+    }
+
+    /// Sets metadata; a value of `None` removes its key.
+    pub async fn patch_metadata(&self, patch: &BTreeMap<String, Option<String>>) -> Result<SandboxInfo> {
+        self.inner.client.patch_metadata(self.id(), patch).await
+    }
+
+    /// Where one of its ports is reached, and the headers to send there.
+    ///
+    /// ```no_run
+    /// # async fn f(sandbox: opensandbox::Sandbox) -> opensandbox::Result<()> {
+    /// let web = sandbox.endpoint(80).await?;
+    /// println!("http://{}", web.endpoint);
+    /// # Ok(()) }
+    /// ```
+    pub async fn endpoint(&self, port: u16) -> Result<Endpoint> {
+        self.inner.client.endpoint(self.id(), port).await
+    }
+
+    /// Whether its daemon answers now.
+    pub async fn is_healthy(&self) -> bool {
+        self.inner.execd.ping(self.inner.client.config().request_timeout).await.is_ok()
+    }
+
+    /// Processor and memory in use.
+    pub async fn metrics(&self) -> Result<Metrics> {
+        let call = self.inner.execd.call("get metrics", Retry::Idempotent);
+        body::json(self.inner.execd.send(call, Method::GET, "/metrics", |r| r).await?).await
+    }
+
+    /// Ends it. Its pod goes back to its pool or is deleted.
+    pub async fn kill(&self) -> Result<()> {
+        self.inner.client.kill(self.id()).await?;
+        self.set_kill_on_drop(false);
+        Ok(())
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if !self.kill_on_drop.load(Ordering::Relaxed) {
+            return;
+        }
+        let (client, id) = (self.client.clone(), Arc::clone(&self.id));
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(async move {
+                if let Err(error) = client.kill(&id).await
+                    && !error.is_not_found()
+                {
+                    tracing::warn!(sandbox = %id, %error, "a dropped sandbox could not be killed");
+                }
+            })),
+            Err(_) => {
+                tracing::warn!(sandbox = %id, "a sandbox was dropped outside the runtime and lives on until it expires")
+            }
+        }
+    }
+}
