@@ -1,1 +1,49 @@
-fn main() {}
+//! Every chore of the workspace: `cargo xtask VERB`.
+//!
+//! This crate stays small, so that a chore starts at once; what needs the platform's own code is
+//! a binary of the `e2e` package or a verb of `osb`, which the chores build and run.
+
+mod bench;
+mod cargo;
+mod ci;
+mod demo;
+mod generate;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The chores of the OpenSandbox workspace", version)]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Build the platform, start it on this machine, run an agent in a pool's sandbox, and clean up.
+    Demo(demo::Options),
+    /// Write the CRDs and the OpenAPI document from the code.
+    Generate(generate::Options),
+    /// Measure: prints n, p50, p99 and max of each figure, and the machine.
+    Bench(bench::Options),
+    /// What continuous integration runs: formatting, lints, generated files, tests, demo.
+    Ci(ci::Options),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().chore {
+        Chore::Demo(options) => demo::run(&options),
+        Chore::Generate(options) => generate::run(&options),
+        Chore::Bench(options) => bench::run(&options),
+        Chore::Ci(options) => ci::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

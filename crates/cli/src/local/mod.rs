@@ -1,0 +1,66 @@
+//! The embedded platform: `osb up`, `down`, `status`, `kubeconfig`, `image` and `demo`.
+
+mod demo;
+mod detach;
+mod down;
+mod home;
+mod image;
+mod keys;
+mod kubeconfig;
+mod platform;
+mod status;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+/// The verbs of the embedded platform.
+#[derive(Debug, Subcommand)]
+pub enum LocalCommand {
+    /// Start the platform on this machine: Kubernetes API, node, controller and lifecycle server.
+    Up(up::Options),
+    /// End the platform and every sandbox on it.
+    Down(down::Options),
+    /// Tell whether the platform runs, where it is reached, and what it holds.
+    Status(status::Options),
+    /// Print the kubeconfig of the platform, for kubectl.
+    Kubeconfig(kubeconfig::Options),
+    /// Bring images on to this machine, and list them.
+    #[command(subcommand)]
+    Image(image::Command),
+    /// Start a platform, run an agent in a pool's sandbox, show what it took, and clean up.
+    Demo(demo::Options),
+}
+
+/// The hidden verb by which this binary becomes a pod's shim. It must run before any thread exists.
+pub fn shim_requested(arguments: &[std::ffi::OsString]) -> bool {
+    arguments.get(1).is_some_and(|verb| verb == "__shim")
+}
+
+/// Runs a verb of the embedded platform.
+pub fn run(command: LocalCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        LocalCommand::Up(options) => up::run(options),
+        LocalCommand::Down(options) => down::run(&options),
+        LocalCommand::Status(options) => status::run(&options),
+        LocalCommand::Kubeconfig(options) => kubeconfig::run(&options),
+        LocalCommand::Image(command) => image::run(command),
+        LocalCommand::Demo(options) => demo::run(&options),
+    }
+}
+
+/// A runtime for verbs that talk to the platform.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+}
+
+/// A client of the platform's Kubernetes API, by its kubeconfig.
+async fn client(home: &home::Home) -> anyhow::Result<kube::Client> {
+    use anyhow::Context as _;
+    let path = home.kubeconfig();
+    let config = kube::config::Kubeconfig::read_from(&path)
+        .with_context(|| format!("cannot read {}; start a platform with `osb up`", path.display()))?;
+    let config = kube::Config::from_custom_kubeconfig(config, &kube::config::KubeConfigOptions::default()).await?;
+    Ok(kube::Client::try_from(config)?)
+}

@@ -1,0 +1,244 @@
+//! A platform of the test's own: the real `osb`, in a directory that goes with it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use futures::StreamExt as _;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use opensandbox::ConnectionConfig;
+
+/// How long any one thing may take on a slow machine.
+pub const LIMIT: Duration = Duration::from_secs(120);
+
+/// What this machine lacks to run pods, if anything.
+pub fn missing() -> Option<&'static str> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some("root, to make containers");
+    }
+    let overlay = std::fs::read_to_string("/proc/filesystems").is_ok_and(|t| t.contains("overlay"));
+    if !overlay {
+        return Some("overlayfs in the kernel");
+    }
+    None
+}
+
+/// Whether a program is on the path.
+pub fn has(program: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}
+
+static BINARIES: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+
+/// Takes the platform's binaries from a directory instead of building them.
+pub fn use_binaries(dir: &Path) {
+    let _ = BINARIES.set(Ok(dir.to_owned()));
+}
+
+/// The directory of the platform's binaries, built as the tests are.
+pub fn binaries() -> Result<&'static Path> {
+    let built = BINARIES.get_or_init(|| build().map_err(|e| format!("{e:#}")));
+    match built {
+        Ok(path) => Ok(path),
+        Err(error) => bail!("{error}"),
+    }
+}
+
+fn build() -> Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let status = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--package", "osb", "--package", "execd", "--package", "task-executor"])
+        .current_dir(root)
+        .status()
+        .context("cannot start cargo")?;
+    ensure!(status.success(), "the platform does not build");
+    // .../debug/deps/TEST -> .../debug
+    let this = std::env::current_exe()?;
+    let dir = this.parent().and_then(Path::parent).context("a test lies in target/PROFILE/deps")?;
+    Ok(dir.to_owned())
+}
+
+/// Pods share the machine's cgroups and addresses, so one platform runs at a time.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A running platform. Dropping it ends every sandbox and removes its directory.
+pub struct Platform {
+    home: tempfile::TempDir,
+    ready: Ready,
+    arguments: Vec<String>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+struct Ready {
+    pid: i32,
+    domain: String,
+    api_key: String,
+}
+
+impl Platform {
+    /// Starts a platform on free ports. `host` stands in for every image that can't be had.
+    pub fn start() -> Result<Self> {
+        Self::start_with(&["--stand-in", "*=host"])
+    }
+
+    /// Starts a platform on free ports with further arguments of `osb up`.
+    pub fn start_with(arguments: &[&str]) -> Result<Self> {
+        let turn = turn();
+        let home = tempfile::Builder::new().prefix("osb-e2e-").tempdir()?;
+        let mut all = vec!["--listen", "127.0.0.1:0", "--kube-listen", "127.0.0.1:0"];
+        all.extend(arguments);
+        let arguments: Vec<String> = all.into_iter().map(str::to_owned).collect();
+        let ready = up(home.path(), &arguments)?;
+        Ok(Self { home, ready, arguments, _turn: turn })
+    }
+
+    /// The platform's directory.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// `IP:PORT` of the lifecycle API.
+    pub fn domain(&self) -> &str {
+        &self.ready.domain
+    }
+
+    /// Key of the lifecycle API.
+    pub fn api_key(&self) -> &str {
+        &self.ready.api_key
+    }
+
+    /// Process of the platform.
+    pub fn pid(&self) -> i32 {
+        self.ready.pid
+    }
+
+    /// Kills the platform's process as a crash would. Pods live on.
+    pub fn crash(&self) -> Result<()> {
+        kill(Pid::from_raw(self.ready.pid), Signal::SIGKILL).context("cannot kill the platform")
+    }
+
+    /// Starts the platform again on what is left.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.ready = up(self.home.path(), &self.arguments)?;
+        Ok(())
+    }
+
+    /// How the SDK reaches the platform.
+    pub fn connection(&self) -> ConnectionConfig {
+        ConnectionConfig::new(self.domain()).api_key(self.api_key())
+    }
+
+    /// A client of its Kubernetes API, over the wire as kubectl has it.
+    pub async fn client(&self) -> Result<Client> {
+        let config = kube::config::Kubeconfig::read_from(self.home.path().join("kubeconfig"))?;
+        let config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await?;
+        Ok(Client::try_from(config)?)
+    }
+
+    /// `osb` on this platform.
+    pub fn osb(&self, arguments: &[&str]) -> Result<Output> {
+        osb(self.home.path())?.args(arguments).output().context("cannot start osb")
+    }
+
+    /// kubectl on this platform; `stdin` is what it reads.
+    pub fn kubectl(&self, arguments: &[&str], stdin: &str) -> Result<Output> {
+        use std::io::Write as _;
+        let mut child = Command::new("kubectl")
+            .args(arguments)
+            .env("KUBECONFIG", self.home.path().join("kubeconfig"))
+            // Its caches go with the platform.
+            .env("HOME", self.home.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot start kubectl")?;
+        if let Some(mut pipe) = child.stdin.take() {
+            pipe.write_all(stdin.as_bytes())?;
+        }
+        child.wait_with_output().context("cannot wait for kubectl")
+    }
+
+    /// What kubectl printed; its failure is an error with what it said.
+    pub fn kubectl_ok(&self, arguments: &[&str], stdin: &str) -> Result<String> {
+        let output = self.kubectl(arguments, stdin)?;
+        ensure!(
+            output.status.success(),
+            "kubectl {} failed: {}{}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8(output.stdout)?)
+    }
+}
+
+impl Drop for Platform {
+    fn drop(&mut self) {
+        if let Ok(mut down) = osb(self.home.path()) {
+            let _ = down.args(["down", "--purge"]).stdout(Stdio::null()).status();
+        }
+    }
+}
+
+fn osb(home: &Path) -> Result<Command> {
+    let mut command = Command::new(binaries()?.join("osb"));
+    command.env("OSB_HOME", home).env_remove("OPEN_SANDBOX_DOMAIN").env_remove("OPEN_SANDBOX_API_KEY");
+    Ok(command)
+}
+
+fn up(home: &Path, arguments: &[String]) -> Result<Ready> {
+    let output = osb(home)?.arg("up").arg("--detach").args(arguments).output().context("cannot start osb")?;
+    ensure!(output.status.success(), "osb up failed: {}", String::from_utf8_lossy(&output.stderr));
+    let status = osb(home)?.args(["status", "-o", "json"]).output()?;
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).context("osb status printed no JSON")?;
+    let text = |name: &str| status[name].as_str().map(str::to_owned).with_context(|| format!("no {name} in osb status"));
+    Ok(Ready {
+        pid: status["pid"].as_i64().context("no pid in osb status")? as i32,
+        domain: text("domain")?,
+        api_key: text("apiKey")?,
+    })
+}
+
+/// Waits until one object of a kind fulfils a condition, and gives it.
+pub async fn until<K>(api: Api<K>, name: &str, what: &str, mut fulfilled: impl FnMut(&K) -> bool) -> Result<K>
+where
+    K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
+{
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut events = watcher(api, config).applied_objects().boxed();
+    let wait = async {
+        while let Some(event) = events.next().await {
+            if let Ok(object) = event
+                && fulfilled(&object)
+            {
+                return Ok(object);
+            }
+        }
+        bail!("the watch on {name} ended")
+    };
+    tokio::time::timeout(LIMIT, wait).await.with_context(|| format!("{name}: not {what} within {LIMIT:?}"))?
+}
+
+/// Ends the test with a printed reason when the machine lacks something it needs.
+#[macro_export]
+macro_rules! need {
+    ($($program:literal),*) => {
+        if let Some(lack) = $crate::platform::missing() {
+            eprintln!("not run, this machine lacks {lack}");
+            return Ok(());
+        }
+        $(if !$crate::platform::has($program) {
+            eprintln!("not run, this machine lacks {}", $program);
+            return Ok(());
+        })*
+    };
+}

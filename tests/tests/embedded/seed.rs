@@ -1,0 +1,54 @@
+//! The seed's own lines: its pool, its agent, unchanged.
+
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use e2e::platform::Platform;
+
+use crate::{block_on, pools, venv};
+
+#[test]
+fn the_seed_pool_is_what_kubectl_shows() -> Result<()> {
+    need!("kubectl");
+    let platform = Platform::start()?;
+    block_on(pools::warm(&platform, pools::SEED, "agent-pool", 30))?;
+
+    let columns = platform.kubectl_ok(&["get", "pool", "agent-pool"], "")?;
+    ensure!(columns.contains("TOTAL") && columns.contains("ALLOCATED") && columns.contains("AVAILABLE"), "{columns}");
+    let status = platform.kubectl_ok(&["get", "pool", "agent-pool", "-o", "jsonpath={.status}"], "")?;
+    let status: serde_json::Value = serde_json::from_str(&status)?;
+    ensure!(status["total"] == 30 && status["allocated"] == 0 && status["available"] == 30, "{status}");
+
+    let pods = platform.kubectl_ok(&["get", "pods", "-l", "pool=agent-pool", "--no-headers"], "")?;
+    ensure!(pods.lines().count() == 30, "{pods}");
+    ensure!(pods.lines().all(|l| l.contains("2/2") && l.contains("Running")), "{pods}");
+    let pod = pods.split_whitespace().next().unwrap_or_default();
+
+    let described = platform.kubectl_ok(&["describe", "pod", pod], "")?;
+    ensure!(described.contains("Started"), "no events in: {described}");
+    platform.kubectl_ok(&["logs", pod, "-c", "task-executor"], "")?;
+    let processes = platform.kubectl_ok(&["exec", pod, "-c", "sandbox-container", "--", "ps", "aux"], "")?;
+    ensure!(processes.contains("/opt/opensandbox/bin/execd"), "{processes}");
+    ensure!(processes.contains("task-executor"), "the pod's containers do not share processes: {processes}");
+    let listening = platform.kubectl_ok(
+        &["exec", pod, "-c", "sandbox-container", "--", "bash", "-c", "echo > /dev/tcp/localhost/44772 && echo open"],
+        "",
+    )?;
+    ensure!(listening.trim() == "open", "{listening}");
+    Ok(())
+}
+
+#[test]
+fn the_python_agent_runs_unchanged() -> Result<()> {
+    need!("kubectl", "python3");
+    let python = venv::python()?;
+    let platform = Platform::start()?;
+    block_on(pools::warm(&platform, pools::SEED, "agent-pool", 10))?;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/agent.py");
+    let run = Command::new(python).arg(script).arg(platform.domain()).arg(platform.api_key()).output()?;
+    let said = String::from_utf8_lossy(&run.stdout);
+    ensure!(run.status.success(), "{said}{}", String::from_utf8_lossy(&run.stderr));
+    let lines: Vec<_> = said.lines().collect();
+    ensure!(lines.len() == 2 && lines[0] == "hello from agent-1" && lines[1].starts_with("agent-pool-"), "{said}");
+    Ok(())
+}
