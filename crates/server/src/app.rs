@@ -1,0 +1,87 @@
+//! What every handler shares.
+
+use std::sync::Arc;
+
+use api_types::auth::TokenSecret;
+use api_types::crd::{BatchSandbox, Pool};
+use api_types::ids::{PodUid, SandboxUid};
+use api_types::names::{EXECD_PORT, headers, labels};
+use kube::{Api, Client};
+use tokio::sync::Semaphore;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::config::Config;
+use crate::proxy::Backend;
+use crate::sandboxes::state::Address;
+use crate::store::Store;
+
+/// Shared state; a clone is a reference.
+#[derive(Clone)]
+pub struct App(Arc<Shared>);
+
+/// The shared state itself.
+pub struct Shared {
+    /// Configuration.
+    pub config: Config,
+    /// Kubernetes.
+    pub client: Client,
+    /// Sandboxes of this API, by one watch.
+    pub sandboxes: Store<BatchSandbox>,
+    /// Pools, by one watch.
+    pub pools: Store<Pool>,
+    /// One permit a create in progress.
+    pub creates: Arc<Semaphore>,
+    /// Connections to sandboxes.
+    pub backend: Backend,
+    /// Ends what the server started by itself.
+    pub stop: CancellationToken,
+    tokens: TokenSecret,
+    _stop_on_drop: DropGuard,
+}
+
+impl std::ops::Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl App {
+    /// Builds the state and starts its two watches.
+    pub fn start(client: Client, config: Config) -> Self {
+        let stop = CancellationToken::new();
+        let app = Self(Arc::new(Shared {
+            sandboxes: Store::default(),
+            pools: Store::default(),
+            creates: Arc::new(Semaphore::new(config.limits.concurrent_creates)),
+            backend: Backend::new(&config.limits),
+            tokens: TokenSecret::new(config.token_secret),
+            _stop_on_drop: stop.clone().drop_guard(),
+            stop,
+            client,
+            config,
+        }));
+        let ours = kube::runtime::watcher::Config::default().labels(labels::SANDBOX_ID);
+        app.sandboxes.run(app.sandbox_api(), ours, app.stop.clone());
+        app.pools.run(app.pool_api(), kube::runtime::watcher::Config::default(), app.stop.clone());
+        app
+    }
+
+    /// BatchSandboxes of our namespace.
+    pub fn sandbox_api(&self) -> Api<BatchSandbox> {
+        Api::namespaced(self.client.clone(), &self.config.namespace)
+    }
+
+    /// Pools of our namespace.
+    pub fn pool_api(&self) -> Api<Pool> {
+        Api::namespaced(self.client.clone(), &self.config.namespace)
+    }
+
+    /// The header that opens a port of a sandbox to its owner: execd's token for execd's port.
+    pub fn access_header(&self, sandbox_uid: &str, address: &Address, port: u16) -> Option<(&'static str, String)> {
+        let pod = address.pod_uid.as_deref().filter(|_| port == EXECD_PORT)?;
+        let token = self.tokens.execd_token(&SandboxUid::new(sandbox_uid), &PodUid::new(pod));
+        Some((headers::EXECD_ACCESS_TOKEN, token))
+    }
+}

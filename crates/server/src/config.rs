@@ -1,0 +1,106 @@
+//! What the server is told before it starts.
+
+use std::time::Duration;
+
+use crate::keys::ApiKeys;
+
+/// Configuration of a [`Server`](crate::Server).
+#[derive(Clone)]
+pub struct Config {
+    /// Namespace that holds the sandboxes and pools.
+    pub namespace: String,
+    /// Keys that open the API; none leaves it open, which only a loopback listener may be.
+    pub api_keys: ApiKeys,
+    /// Says in words that an open server may listen beyond loopback.
+    pub allow_open: bool,
+    /// The platform's secret that execd tokens are derived from; the controller has the same.
+    pub token_secret: [u8; 32],
+    /// Which address an endpoint answer gives when the caller did not ask for the proxy.
+    pub endpoints: EndpointMode,
+    /// `host[:port]` to give in proxy addresses; absent is the `Host` the caller used.
+    pub public_host: Option<String>,
+    /// Image with `execd` and a shell, for sandboxes made from an image.
+    pub execd_image: String,
+    /// Longest `timeout` a create may ask for, in seconds.
+    pub max_timeout: Option<i64>,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            namespace: "default".to_owned(),
+            api_keys: ApiKeys::default(),
+            allow_open: false,
+            token_secret: [0; 32],
+            endpoints: EndpointMode::Auto,
+            public_host: None,
+            execd_image: "opensandbox/execd:latest".to_owned(),
+            max_timeout: None,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Which address an endpoint answer gives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointMode {
+    /// The pod's address, as clients of the embedded cluster reach it.
+    #[default]
+    Auto,
+    /// The pod's address.
+    Direct,
+    /// The server's proxy, also when the caller did not ask: for clients that can't reach pods.
+    Proxy,
+}
+
+/// Bounds on what one request, and all of them together, may take.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Largest JSON body.
+    pub body_bytes: usize,
+    /// Creates in progress at once.
+    pub concurrent_creates: usize,
+    /// Open connections.
+    pub connections: usize,
+    /// From a create to a sandbox that answers.
+    pub create_timeout: Duration,
+    /// From a create to a pod of the pool. The published SDKs stop reading after 30 s, so an answer
+    /// must be on its way before that.
+    pub acquisition_timeout: Duration,
+    /// One call to the Kubernetes API.
+    pub kube_timeout: Duration,
+    /// The proxy's connection to a sandbox.
+    pub proxy_connect: Duration,
+    /// From a proxied request to the head of its answer.
+    pub proxy_head: Duration,
+    /// A proxied stream without a byte. execd's event streams send a ping well within it.
+    pub proxy_idle: Duration,
+    /// A proxied WebSocket without a byte: terminals rest for long.
+    pub tunnel_idle: Duration,
+    /// From a connection to the end of its request's head.
+    pub header_read: Duration,
+    /// From shutdown to the end of the last request.
+    pub shutdown: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 1 << 20,
+            concurrent_creates: 1024,
+            connections: 8192,
+            create_timeout: Duration::from_secs(60),
+            acquisition_timeout: Duration::from_secs(25),
+            kube_timeout: Duration::from_secs(10),
+            proxy_connect: Duration::from_secs(5),
+            proxy_head: Duration::from_secs(180),
+            proxy_idle: Duration::from_secs(180),
+            tunnel_idle: Duration::from_secs(3600),
+            header_read: Duration::from_secs(30),
+            shutdown: Duration::from_secs(5),
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The front door: request ids, keys, bodies and queries, before any handler.
+
+pub mod auth;
+pub mod body;
+pub mod query;
+pub mod request_id;
+pub mod unmatched;
+pub mod via;

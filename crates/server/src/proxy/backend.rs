@@ -1,0 +1,62 @@
+//! Connections to sandboxes: pooled, with a deadline for each step.
+
+use std::time::Duration;
+
+use api_types::ErrorCode;
+use axum::body::Body;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use crate::config::Limits;
+use crate::error::{ApiError, chain};
+
+/// A connection at rest is kept this long: pod addresses are given to others.
+const KEEP: Duration = Duration::from_secs(20);
+/// Connections at rest, per port of a sandbox.
+const AT_REST: usize = 8;
+
+/// The client that all proxied requests share.
+pub struct Backend {
+    client: Client<HttpConnector, Body>,
+    head: Duration,
+}
+
+impl Backend {
+    /// A client with these bounds.
+    pub fn new(limits: &Limits) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(limits.proxy_connect));
+        connector.set_nodelay(true);
+        // A peer that vanished is noticed even when nobody writes.
+        connector.set_keepalive(Some(Duration::from_secs(30)));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(KEEP)
+            .pool_max_idle_per_host(AT_REST)
+            .build(connector);
+        Self { client, head: limits.proxy_head }
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, ApiError> {
+        let port = request.uri().port_u16().unwrap_or_default();
+        match tokio::time::timeout(self.head, self.client.request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) if error.is_connect() => Err(ApiError::new(
+                ErrorCode::BackendConnectionFailed,
+                format!("port {port} of the sandbox can't be connected to: {}", chain(&error)),
+            )),
+            Ok(Err(error)) => Err(ApiError::new(
+                ErrorCode::BackendResponseFailed,
+                format!("port {port} of the sandbox broke off: {}", chain(&error)),
+            )),
+            Err(_) => Err(ApiError::new(
+                ErrorCode::BackendTimeout,
+                format!("port {port} of the sandbox did not answer within {} s", self.head.as_secs_f64()),
+            )),
+        }
+    }
+}

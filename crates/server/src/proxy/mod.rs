@@ -1,0 +1,137 @@
+//! The proxy: any request to a port of a sandbox, streamed both ways.
+//!
+//! The target is always the pod that holds the sandbox now. For execd's port the proxy sends the
+//! token of that pod itself, so that a token a client remembered from an earlier pod opens nothing
+//! and breaks nothing; whoever may use the proxy may ask for the token as well.
+
+mod backend;
+mod headers;
+mod idle;
+mod tunnel;
+
+use std::net::SocketAddr;
+
+use api_types::ErrorCode;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderValue, StatusCode, Uri, header};
+use http_body_util::BodyExt as _;
+
+pub use backend::Backend;
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::front::via::prefix;
+use crate::sandboxes::endpoints;
+use crate::sandboxes::find::find;
+
+/// Which port of which sandbox, and what of it.
+#[derive(Debug, PartialEq, Eq)]
+struct Target<'a> {
+    id: &'a str,
+    port: &'a str,
+    /// The path from the port on, raw: empty, or beginning with `/`.
+    rest: &'a str,
+}
+
+/// Reads the raw path, so that `%2F` and doubled slashes reach the sandbox as they were written.
+fn target(path: &str) -> Option<Target<'_>> {
+    let path = path.strip_prefix("/v1").unwrap_or(path).strip_prefix("/sandboxes/")?;
+    let (id, path) = path.split_once("/proxy/")?;
+    let end = path.find('/').unwrap_or(path.len());
+    let (port, rest) = path.split_at(end);
+    Some(Target { id, port, rest })
+}
+
+/// Passes a request on.
+pub async fn handle(State(app): State<App>, request: Request) -> Response {
+    pass(&app, request).await.unwrap_or_else(|error| error.into_response())
+}
+
+async fn pass(app: &App, mut request: Request) -> Result<Response, ApiError> {
+    let path = request.uri().path().to_owned();
+    let target = target(&path)
+        .ok_or_else(|| ApiError::new(ErrorCode::RouteNotFound, "a proxy path is /v1/sandboxes/ID/proxy/PORT/PATH"))?;
+    let port = endpoints::parse_port(target.port)?;
+    let object = find(app, target.id).await?;
+    let address = endpoints::address(&object)?;
+    let authority = endpoints::authority(&address.ip, port);
+    let uri = backend_uri(&authority, target.rest, request.uri().query())?;
+    let base = format!("{}/sandboxes/{}/proxy/{port}", prefix(&path), target.id);
+
+    let upgrade = headers::wants_websocket(request.headers());
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    let caller = upgrade.then(|| hyper::upgrade::on(&mut request));
+    let (mut parts, body) = request.into_parts();
+    headers::for_backend(&mut parts.headers, peer, upgrade);
+    let uid = object.metadata.uid.as_deref().unwrap_or_default();
+    if let Some((name, token)) = app.access_header(uid, &address, port)
+        && let Ok(token) = HeaderValue::from_str(&token)
+    {
+        parts.headers.insert(name, token);
+    }
+    let mut onward = http::Request::new(Body::empty());
+    *onward.method_mut() = parts.method;
+    *onward.uri_mut() = uri;
+    *onward.headers_mut() = parts.headers;
+    if !upgrade {
+        *onward.body_mut() = idle::bounded(body, app.config.limits.proxy_idle);
+    }
+
+    let mut answer = app.backend.send(onward).await?;
+    if let Some(caller) = caller.filter(|_| answer.status() == StatusCode::SWITCHING_PROTOCOLS) {
+        let sandbox = hyper::upgrade::on(&mut answer);
+        tokio::spawn(tunnel::run(caller, sandbox, app.config.limits.tunnel_idle, app.stop.clone()));
+    }
+    let (mut parts, body) = answer.into_parts();
+    headers::for_caller(&mut parts.headers, &base, parts.status == StatusCode::SWITCHING_PROTOCOLS);
+    let body = body.map_err(axum::Error::new);
+    Ok(Response::from_parts(parts, idle::bounded(Body::new(body), app.config.limits.proxy_idle)))
+}
+
+fn backend_uri(authority: &str, rest: &str, query: Option<&str>) -> Result<Uri, ApiError> {
+    let rest = if rest.is_empty() { "/" } else { rest };
+    let query = query.map(|q| format!("?{q}")).unwrap_or_default();
+    let text = format!("http://{authority}{rest}{query}");
+    text.parse().map_err(|error| ApiError::field("path", format_args!("can't be passed on: {error}")))
+}
+
+/// Makes a root-relative address of the sandbox one below the proxy.
+fn relocate(location: &HeaderValue, base: &str) -> Option<HeaderValue> {
+    let text = location.to_str().ok()?;
+    let relative = text.starts_with('/') && !text.starts_with("//");
+    relative.then(|| HeaderValue::from_str(&format!("{base}{text}")).ok()).flatten()
+}
+
+/// Name of the header that [`relocate`] is about.
+const LOCATION: header::HeaderName = header::LOCATION;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn raw_paths_are_kept() {
+        let of = |path: &'static str| target(path).map(|t| (t.id, t.port, t.rest));
+        assert_eq!(of("/v1/sandboxes/a/proxy/80"), Some(("a", "80", "")));
+        assert_eq!(of("/sandboxes/a/proxy/80/"), Some(("a", "80", "/")));
+        assert_eq!(of("/sandboxes/a/proxy/80/x%2Fy//z/proxy/1"), Some(("a", "80", "/x%2Fy//z/proxy/1")));
+        assert_eq!(of("/sandboxes/a"), None);
+        let uri = backend_uri("10.0.0.1:80", "/x%2Fy", Some("a=%20&b")).unwrap();
+        assert_eq!(uri.to_string(), "http://10.0.0.1:80/x%2Fy?a=%20&b");
+        assert_eq!(backend_uri("10.0.0.1:80", "", None).unwrap().to_string(), "http://10.0.0.1:80/");
+    }
+
+    #[test]
+    fn locations_stay_below_the_proxy() {
+        let to = |text: &'static str| {
+            relocate(&HeaderValue::from_static(text), "/v1/sandboxes/a/proxy/80")
+                .map(|v| v.to_str().unwrap().to_owned())
+        };
+        assert_eq!(to("/login?x").as_deref(), Some("/v1/sandboxes/a/proxy/80/login?x"));
+        assert_eq!(to("//elsewhere/x"), None);
+        assert_eq!(to("https://elsewhere/x"), None);
+        assert_eq!(to("relative"), None);
+    }
+}

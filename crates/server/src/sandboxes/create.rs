@@ -1,0 +1,218 @@
+//! `POST /sandboxes`: one write, and a wait on the watch until execd has answered the controller.
+//!
+//! The write, the wait and the undoing are one task of their own, so that a caller who hangs up in
+//! the middle can't leave half of it behind: the handler only listens, and its end tells the task.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api_types::ErrorCode;
+use api_types::crd::{BatchSandbox, Pool};
+use api_types::ids::SandboxId;
+use api_types::lifecycle::{CreateSandboxRequest, CreateSandboxResponse, Platform};
+use api_types::names::EXECD_PORT;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use jiff::Timestamp;
+use kube::api::PostParams;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use super::idempotency::{self, Key};
+use super::object::{self, ANNOTATION_REQUEST_HASH};
+use super::validate::{self, Create, Source};
+use super::wait::{Deadlines, Milestones, until_ready};
+use super::{delete, endpoints, view};
+use crate::app::App;
+use crate::error::{ApiError, from_kube, within};
+use crate::front::body::Json;
+use crate::front::via::Via;
+use crate::pools;
+
+/// A create that was carried out.
+struct Done {
+    object: Arc<BatchSandbox>,
+    milestones: Milestones,
+}
+
+/// Creates a sandbox and answers when it can be used.
+pub async fn handle(
+    State(app): State<App>,
+    via: Via,
+    headers: HeaderMap,
+    Json { value, bytes }: Json<CreateSandboxRequest>,
+) -> Result<Response, ApiError> {
+    let start = Instant::now();
+    let create = validate::check(&value, app.config.max_timeout)?;
+    let key = idempotency::key(&headers, &bytes)?;
+    if let Source::Pool(pool) = &create.source {
+        check_pool(&app, pool, create.platform.as_ref()).await?;
+    }
+    let permit = app.creates.clone().try_acquire_owned().map_err(|_| {
+        let message = format!("{} creates are in progress already", app.config.limits.concurrent_creates);
+        ApiError::new(ErrorCode::Overloaded, message).retry_after(Duration::from_secs(1))
+    })?;
+    let warnings = create.warnings.clone();
+    // Dropped with this future, when the caller hangs up.
+    let caller = CancellationToken::new();
+    let _hang_up = caller.clone().drop_guard();
+    let task = tokio::spawn(carry_out(app.clone(), create, key, start, caller, permit).in_current_span());
+    let done = task.await.map_err(|_| ApiError::new(ErrorCode::Internal, "the create failed inside the server"))??;
+    Ok(answer(&app, &done, &via, warnings))
+}
+
+/// Refuses a pool that is not there, or that can never give a pod.
+async fn check_pool(app: &App, name: &str, platform: Option<&Platform>) -> Result<(), ApiError> {
+    if name == "*" {
+        return Ok(());
+    }
+    let pool = pools::find(app, name).await?;
+    if pool.spec.capacity_spec.pool_max == 0 {
+        let message = format!("pool {name} has a poolMax of 0 and can never give a pod");
+        let error = ApiError::new(ErrorCode::PoolCapacityExhausted, message);
+        return Err(error.retry_after(app.config.limits.acquisition_timeout));
+    }
+    match platform {
+        Some(wanted) if !runs_on(&pool, wanted) => Err(ApiError::field(
+            "platform",
+            format_args!("the pods of pool {name} are not {}/{}; choose another pool", wanted.os, wanted.arch),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a pool's pods run on a platform: what its node selector says, or else this server's own.
+fn runs_on(pool: &Pool, wanted: &Platform) -> bool {
+    let selector = pool.spec.template.as_ref().map(|t| &t.0["spec"]["nodeSelector"]);
+    let own = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let chosen = |key: &str| selector.and_then(|s| s.get(key)).and_then(|v| v.as_str());
+    wanted.os == chosen("kubernetes.io/os").unwrap_or("linux")
+        && wanted.arch == chosen("kubernetes.io/arch").unwrap_or(own)
+}
+
+async fn carry_out(
+    app: App,
+    create: Create,
+    key: Option<Key>,
+    start: Instant,
+    caller: CancellationToken,
+    _permit: OwnedSemaphorePermit,
+) -> Result<Done, ApiError> {
+    let id = key.as_ref().map_or_else(|| uuid::Uuid::new_v4().to_string(), |k| k.id.clone());
+    let hash = key.as_ref().map(|k| k.request_hash.as_str());
+    let wanted = object::build(&id, &create, Timestamp::now(), &app.config.execd_image, hash);
+    let mut waiter = app.sandboxes.wait_for(&id);
+    let written = write(&app, &wanted, hash).await?;
+    let mut milestones = Milestones { accepted: start.elapsed(), ..Milestones::default() };
+    let limits = &app.config.limits;
+    let pool = match &create.source {
+        Source::Pool(name) => Some(name.as_str()),
+        Source::Image(_) => None,
+    };
+    let deadlines =
+        Deadlines { start, create: limits.create_timeout, acquisition: pool.map(|_| limits.acquisition_timeout) };
+    let looked_up = || pool.and_then(|name| app.pools.get(name));
+    let ready = until_ready(&mut waiter, deadlines, looked_up, &mut milestones);
+    let result = tokio::select! {
+        result = ready => result,
+        // Who gave a key comes back with it, and shall find the sandbox.
+        () = caller.cancelled(), if key.is_none() => {
+            Err(ApiError::new(ErrorCode::RequestTimeout, "the caller hung up"))
+        }
+    };
+    match result {
+        Ok(object) => {
+            // Between the last event and the answer the caller may have gone as well.
+            if key.is_none() && caller.is_cancelled() {
+                delete::undo(&app, &object).await;
+            }
+            Ok(Done { object, milestones })
+        }
+        Err(error) => {
+            tracing::info!(sandbox = %id, code = error.code.as_str(), message = error.message, "create failed");
+            let undoing = app.clone();
+            // The caller need not wait for the cleaning up.
+            tokio::spawn(async move { delete::undo(&undoing, &written).await }.in_current_span());
+            Err(error)
+        }
+    }
+}
+
+/// The one write. With an idempotency key the object may be there: then it is joined.
+async fn write(app: &App, wanted: &BatchSandbox, hash: Option<&str>) -> Result<BatchSandbox, ApiError> {
+    let id = wanted.metadata.name.as_deref().unwrap_or_default();
+    let doing = "creating the sandbox";
+    let params = PostParams::default();
+    let api = app.sandbox_api();
+    let deadline = app.config.limits.kube_timeout;
+    let refusal = match within(deadline, doing, api.create(&params, wanted)).await {
+        Ok(Ok(object)) => {
+            app.sandboxes.observe(object.clone());
+            return Ok(object);
+        }
+        Ok(Err(error)) => error,
+        Err(late) => {
+            // It may have been written all the same.
+            let (app, wanted) = (app.clone(), wanted.clone());
+            tokio::spawn(async move { delete::undo(&app, &wanted).await }.in_current_span());
+            return Err(late);
+        }
+    };
+    let kube::Error::Api(status) = &refusal else {
+        return Err(from_kube(&refusal, doing));
+    };
+    let (409, Some(hash)) = (status.code, hash) else {
+        return Err(from_kube(&refusal, doing));
+    };
+    let there = within(deadline, doing, api.get(id)).await?.map_err(|error| from_kube(&error, doing))?;
+    let its_hash = there.metadata.annotations.as_ref().and_then(|a| a.get(ANNOTATION_REQUEST_HASH));
+    if its_hash.map(String::as_str) != Some(hash) {
+        let message = "Idempotency-Key: the key was used with another body";
+        return Err(ApiError::new(ErrorCode::IdempotencyConflict, message));
+    }
+    if there.metadata.deletion_timestamp.is_some() {
+        let message = "Idempotency-Key: the sandbox of this key is being deleted";
+        return Err(ApiError::new(ErrorCode::InvalidState, message).retry_after(Duration::from_secs(1)));
+    }
+    app.sandboxes.observe(there.clone());
+    Ok(there)
+}
+
+fn answer(app: &App, done: &Done, via: &Via, warnings: Vec<String>) -> Response {
+    let object = &done.object;
+    let sandbox = view::sandbox(object);
+    let body = CreateSandboxResponse {
+        id: SandboxId::new(sandbox.id.as_str()),
+        status: sandbox.status,
+        created_at: sandbox.created_at,
+        entrypoint: sandbox.entrypoint,
+        metadata: sandbox.metadata,
+        extensions: sandbox.extensions,
+        platform: sandbox.platform,
+        expires_at: sandbox.expires_at,
+        execd: endpoints::endpoint(app, object, EXECD_PORT, false, via).ok(),
+        warnings: (!warnings.is_empty()).then_some(warnings),
+    };
+    let mut response = (StatusCode::ACCEPTED, axum::Json(body)).into_response();
+    if let Ok(timing) = HeaderValue::from_str(&server_timing(&done.milestones)) {
+        response.headers_mut().insert("server-timing", timing);
+    }
+    if let Ok(location) = HeaderValue::from_str(&format!("/v1/sandboxes/{}", sandbox.id)) {
+        response.headers_mut().insert(http::header::LOCATION, location);
+    }
+    response
+}
+
+/// Milestones in milliseconds since the request came, as they were seen on the watch.
+fn server_timing(seen: &Milestones) -> String {
+    let parts = [("accepted", Some(seen.accepted)), ("granted", seen.granted), ("claimed", seen.claimed)];
+    let parts = parts.into_iter().filter_map(|(name, at)| Some((name, at?.as_secs_f64() * 1e3)));
+    parts.map(|(name, ms)| format!("{name};dur={ms:.2}")).collect::<Vec<_>>().join(", ")
+}

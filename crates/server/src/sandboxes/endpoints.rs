@@ -1,0 +1,118 @@
+//! `GET /sandboxes/{id}/endpoints/{port}`: where a port is reached, and what to send there.
+
+use std::collections::BTreeMap;
+
+use api_types::ErrorCode;
+use api_types::crd::BatchSandbox;
+use api_types::lifecycle::Endpoint;
+use axum::Json;
+use axum::extract::{Path, RawQuery, State};
+use kube::ResourceExt as _;
+
+use super::find::find;
+use super::state::{self, Address};
+use crate::app::App;
+use crate::config::EndpointMode;
+use crate::error::ApiError;
+use crate::front::query::Query;
+use crate::front::via::Via;
+
+/// Answers from memory.
+pub async fn handle(
+    State(app): State<App>,
+    Path((id, port)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    via: Via,
+) -> Result<Json<Endpoint>, ApiError> {
+    let query = Query::parse(query.as_deref())?;
+    let through_proxy = query.truth("use_server_proxy")?;
+    if query.get("expires").is_some() {
+        if through_proxy {
+            return Err(ApiError::field("expires", "can't be combined with use_server_proxy"));
+        }
+        return Err(ApiError::field("expires", "signed addresses need a gateway, which this server is not behind"));
+    }
+    let port = parse_port(&port)?;
+    let object = find(&app, &id).await?;
+    endpoint(&app, &object, port, through_proxy, &via).map(Json)
+}
+
+/// A port, in the words of the caller.
+pub fn parse_port(text: &str) -> Result<u16, ApiError> {
+    text.parse::<u16>()
+        .ok()
+        .filter(|p| *p > 0)
+        .ok_or_else(|| ApiError::new(ErrorCode::InvalidPort, format!("port: {text:?} is no port between 1 and 65535")))
+}
+
+/// The endpoint of a port, direct or through the proxy.
+pub fn endpoint(
+    app: &App,
+    object: &BatchSandbox,
+    port: u16,
+    through_proxy: bool,
+    via: &Via,
+) -> Result<Endpoint, ApiError> {
+    let address = address(object)?;
+    let endpoint = if through_proxy || app.config.endpoints == EndpointMode::Proxy {
+        format!("{}{}/sandboxes/{}/proxy/{port}", via.host, via.prefix, object.name_any())
+    } else {
+        authority(&address.ip, port)
+    };
+    let uid = object.metadata.uid.as_deref().unwrap_or_default();
+    let headers = app.access_header(uid, &address, port);
+    let headers = headers.map(|(name, value)| BTreeMap::from([(name.to_owned(), value)]));
+    Ok(Endpoint { endpoint, headers })
+}
+
+/// Where the sandbox is now, or why it is nowhere.
+pub fn address(object: &BatchSandbox) -> Result<Address, ApiError> {
+    if let Some(address) = state::address(object) {
+        return Ok(address);
+    }
+    let told = state::status(object);
+    let id = object.name_any();
+    let detail = told.message.unwrap_or_default();
+    Err(match told.state.as_str() {
+        "Stopping" | "Failed" => {
+            ApiError::new(ErrorCode::SandboxGone, format!("sandbox {id} is {}: {detail}", told.state))
+        }
+        "Pausing" | "Paused" => ApiError::new(ErrorCode::InvalidState, format!("sandbox {id} is {}", told.state)),
+        // The one answer that published SDKs take as "ask again".
+        state => ApiError::new(
+            ErrorCode::PodIpNotAvailable,
+            format!("sandbox {id} is {state} and has no address yet: {detail}"),
+        ),
+    })
+}
+
+/// `host:port`, with brackets where the host is an IPv6 address.
+pub fn authority(ip: &str, port: u16) -> String {
+    if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::sandboxes::state::tests::object;
+
+    #[test]
+    fn ports() {
+        assert_eq!(parse_port("44772").unwrap(), 44772);
+        for bad in ["0", "65536", "-1", "http", ""] {
+            assert_eq!(parse_port(bad).unwrap_err().code, ErrorCode::InvalidPort, "{bad}");
+        }
+        assert_eq!(authority("10.0.0.1", 80), "10.0.0.1:80");
+        assert_eq!(authority("fd00::1", 80), "[fd00::1]:80");
+    }
+
+    #[test]
+    fn no_address_says_whether_asking_again_helps() {
+        let code = |status| address(&object(status)).unwrap_err().code;
+        assert_eq!(code(json!(null)), ErrorCode::PodIpNotAvailable);
+        assert_eq!(code(json!({"replicas": 1, "phase": "Failed"})), ErrorCode::SandboxGone);
+        assert_eq!(code(json!({"replicas": 1, "phase": "Paused"})), ErrorCode::InvalidState);
+    }
+}

@@ -1,0 +1,15 @@
+//! `GET /sandboxes/{id}`.
+
+use api_types::lifecycle::Sandbox;
+use axum::Json;
+use axum::extract::{Path, State};
+
+use super::find::find;
+use super::view;
+use crate::app::App;
+use crate::error::ApiError;
+
+/// Answers from memory.
+pub async fn handle(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Sandbox>, ApiError> {
+    Ok(Json(view::sandbox(&*find(&app, &id).await?)))
+}

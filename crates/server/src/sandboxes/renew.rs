@@ -1,0 +1,50 @@
+//! `POST /sandboxes/{id}/renew-expiration`: a new end, absolute; it may be sooner.
+
+use api_types::ErrorCode;
+use api_types::lifecycle::RenewExpiration;
+use axum::Json as Answer;
+use axum::extract::{Path, State};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use super::find::find;
+use super::object::whole_second_after;
+use crate::app::App;
+use crate::error::{ApiError, from_kube, within};
+use crate::front::body::Json;
+
+/// Moves the end.
+pub async fn handle(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Json { value, .. }: Json<RenewExpiration>,
+) -> Result<Answer<RenewExpiration>, ApiError> {
+    let object = find(&app, &id).await?;
+    if object.spec.expire_time.is_none() {
+        let message = format!("sandbox {id} was made without a timeout and has no end to move");
+        return Err(ApiError::new(ErrorCode::NoExpiration, message));
+    }
+    if object.metadata.deletion_timestamp.is_some() {
+        return Err(ApiError::new(ErrorCode::InvalidState, format!("sandbox {id} is being deleted")));
+    }
+    let now = Timestamp::now();
+    let wanted = whole_second_after(value.expires_at).filter(|end| *end > now).ok_or_else(|| {
+        let message = format!("expiresAt: {} is not in the future; it is {now}", value.expires_at);
+        ApiError::new(ErrorCode::InvalidExpiration, message)
+    })?;
+    let doing = format!("renewing sandbox {id}");
+    // With the UID a namesake that came in between is not meant.
+    let patch = json!({"metadata": {"uid": object.metadata.uid}, "spec": {"expireTime": Time(wanted)}});
+    let api = app.sandbox_api();
+    let params = PatchParams::default();
+    let written =
+        within(app.config.limits.kube_timeout, &doing, api.patch(&id, &params, &Patch::Merge(&patch))).await?;
+    let written = written.map_err(|error| match &error {
+        kube::Error::Api(status) if matches!(status.code, 404 | 409) => ApiError::sandbox_not_found(&id),
+        _ => from_kube(&error, &doing),
+    })?;
+    app.sandboxes.observe(written);
+    Ok(Answer(RenewExpiration { expires_at: wanted }))
+}
