@@ -1,0 +1,182 @@
+//! The entrypoint that a claim brought: started once, told about until the pod is reset.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api_types::execd::{EntrypointState, EntrypointStatus};
+use api_types::ids::ExecutionId;
+use jiff::Timestamp;
+use tokio::time::timeout;
+
+use super::{ClaimRecord, EntrypointMark};
+use crate::envs::Env;
+use crate::exec::{End, Engine, Execution, Launch};
+use crate::sys;
+
+/// Bytes of the last output that its status carries.
+const TAIL: usize = 4 << 10;
+
+/// An entrypoint, started by this execd or by one before it.
+#[derive(Clone)]
+pub enum Entrypoint {
+    /// Ours.
+    Own(Arc<Execution>),
+    /// It could not even be tried.
+    Refused(EntrypointStatus),
+    /// Another's, of which only the mark is left.
+    Inherited(EntrypointMark),
+}
+
+impl Entrypoint {
+    /// Starts it: as it is, without a shell, in the environment of the claim.
+    pub fn start(record: &ClaimRecord, base: &Env, engine: &Engine) -> Self {
+        let mut env = base.clone();
+        record.overlay(&mut env);
+        let launch = Launch {
+            argv: record.entrypoint.iter().map(Into::into).collect(),
+            env: env.into_iter().collect(),
+            cwd: None,
+            credentials: None,
+            split: false,
+            timeout: None,
+            content: record.entrypoint.join(" "),
+        };
+        match engine.start(ExecutionId::new(uuid::Uuid::new_v4().simple().to_string()), &launch) {
+            Ok(execution) => Self::Own(execution),
+            Err(error) => Self::Refused(ended(Some(126), error.to_string(), None)),
+        }
+    }
+
+    /// Finds the one that an earlier execd started; it is never started again.
+    pub fn adopt(record: &ClaimRecord) -> Option<Self> {
+        if record.entrypoint.is_empty() {
+            return None;
+        }
+        let lost = || ended(None, "execd was replaced while it started the entrypoint".to_owned(), None);
+        Some(record.entrypoint_mark.clone().map_or_else(|| Self::Refused(lost()), Self::Inherited))
+    }
+
+    /// What a later execd needs to find it.
+    pub fn mark(&self) -> Option<EntrypointMark> {
+        match self {
+            Self::Own(execution) => Some(EntrypointMark {
+                pid: execution.pid,
+                start_ticks: execution.pid.and_then(start_ticks),
+                started_at: execution.started_at,
+                end: execution.outcome().map(|_| self.status()),
+            }),
+            Self::Refused(status) => Some(EntrypointMark {
+                pid: None,
+                start_ticks: None,
+                started_at: Timestamp::now(),
+                end: Some(status.clone()),
+            }),
+            Self::Inherited(mark) => Some(mark.clone()),
+        }
+    }
+
+    /// The execution, where it is ours.
+    pub fn execution(&self) -> Option<Arc<Execution>> {
+        match self {
+            Self::Own(execution) => Some(execution.clone()),
+            _ => None,
+        }
+    }
+
+    /// How it is now.
+    pub fn status(&self) -> EntrypointStatus {
+        match self {
+            Self::Own(execution) => of_execution(execution),
+            Self::Refused(status) => status.clone(),
+            Self::Inherited(mark) => of_mark(mark),
+        }
+    }
+
+    /// How it is when it has ended, or after the wait.
+    pub async fn wait(&self, longest: Duration) -> EntrypointStatus {
+        match self {
+            Self::Own(execution) => {
+                let _ = timeout(longest, execution.ended()).await;
+            }
+            Self::Inherited(mark) if of_mark(mark).state == EntrypointState::Running => {
+                let pidfd = mark.pid.and_then(|pid| sys::pidfd_open(pid).ok());
+                if let Some(Ok(pidfd)) = pidfd.map(sys::watch) {
+                    let _ = timeout(longest, pidfd.readable()).await;
+                }
+            }
+            _ => {}
+        }
+        self.status()
+    }
+}
+
+fn of_execution(execution: &Execution) -> EntrypointStatus {
+    let started_at = Some(execution.started_at);
+    let Some(outcome) = execution.outcome() else {
+        return EntrypointStatus {
+            state: EntrypointState::Running,
+            exit_code: None,
+            message: None,
+            started_at,
+            finished_at: None,
+        };
+    };
+    let message = match &outcome.end {
+        End::NotStarted { reason, .. } => reason.clone(),
+        _ => {
+            let tail = String::from_utf8_lossy(&execution.journal.tail(TAIL)).into_owned();
+            let tail = tail.trim_end();
+            match (outcome.success(), tail.is_empty()) {
+                (true, _) => tail.to_owned(),
+                (false, true) => outcome.describe(),
+                (false, false) => format!("{}: {tail}", outcome.describe()),
+            }
+        }
+    };
+    EntrypointStatus {
+        state: EntrypointState::Exited,
+        exit_code: Some(outcome.shell_code()),
+        message: (!message.is_empty()).then_some(message),
+        started_at,
+        finished_at: Some(outcome.finished_at),
+    }
+}
+
+fn of_mark(mark: &EntrypointMark) -> EntrypointStatus {
+    if let Some(end) = &mark.end {
+        return end.clone();
+    }
+    let alive = mark.pid.is_some_and(|pid| start_ticks(pid).is_some_and(|ticks| Some(ticks) == mark.start_ticks));
+    if alive {
+        let started_at = Some(mark.started_at);
+        return EntrypointStatus {
+            state: EntrypointState::Running,
+            exit_code: None,
+            message: None,
+            started_at,
+            finished_at: None,
+        };
+    }
+    let message = "it ended while execd was being replaced, so its exit code is not known".to_owned();
+    ended(None, message, Some(mark.started_at))
+}
+
+fn ended(exit_code: Option<i32>, message: String, started_at: Option<Timestamp>) -> EntrypointStatus {
+    EntrypointStatus {
+        state: EntrypointState::Exited,
+        exit_code,
+        message: Some(message),
+        started_at,
+        finished_at: None,
+    }
+}
+
+/// Start of a living process in the kernel's ticks.
+fn start_ticks(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
+    let state = fields.next()?;
+    // The 22nd field; the state is the third.
+    let ticks = fields.nth(18)?.parse().ok()?;
+    (!matches!(state, "Z" | "X")).then_some(ticks)
+}

@@ -1,0 +1,206 @@
+//! The supervisor of one execution: reads, waits, stops, and publishes exactly one end.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use nix::libc::{SIGKILL, SIGTERM};
+use tokio::net::unix::pipe;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::{Child, End, Outcome, Phase, Stop};
+use crate::journal::{Journal, Source};
+use crate::sys;
+
+/// Bytes taken from a pipe at once: what a pipe holds by default.
+const READ_SIZE: usize = 64 << 10;
+
+thread_local! {
+    /// Shared by all supervisors of the one runtime thread: an idle execution costs no buffer.
+    static BUFFER: std::cell::RefCell<Vec<u8>> = std::cell::RefCell::new(vec![0; READ_SIZE]);
+}
+
+/// The read ends of an execution's pipes; each is closed when everybody who could write has gone.
+pub struct Outputs {
+    stdout: Option<pipe::Receiver>,
+    stderr: Option<pipe::Receiver>,
+}
+
+impl Outputs {
+    /// Standard output (or both), and standard error where it is apart.
+    pub fn new(stdout: pipe::Receiver, stderr: Option<pipe::Receiver>) -> Self {
+        Self { stdout: Some(stdout), stderr }
+    }
+
+    fn open(&self) -> bool {
+        self.stdout.is_some() || self.stderr.is_some()
+    }
+
+    /// Moves what one pipe has into the journal; waits until one has something. Cancel-safe.
+    async fn pump(&mut self, journal: &Journal) {
+        journal.paced().await;
+        let source = tokio::select! {
+            () = ready(self.stdout.as_ref()) => Source::Stdout,
+            () = ready(self.stderr.as_ref()) => Source::Stderr,
+        };
+        self.take(source, journal, READ_SIZE);
+    }
+
+    /// One read of at most `max` bytes; how many there were.
+    fn take(&mut self, source: Source, journal: &Journal, max: usize) -> usize {
+        let slot = match source {
+            Source::Stdout => &mut self.stdout,
+            Source::Stderr => &mut self.stderr,
+        };
+        let Some(pipe) = slot.as_ref() else { return 0 };
+        let read = BUFFER.with_borrow_mut(|buffer| {
+            let room = max.min(buffer.len());
+            let read = pipe.try_read(buffer.get_mut(..room).unwrap_or_default());
+            if let Ok(count) = read {
+                journal.append(source, buffer.get(..count).unwrap_or_default());
+            }
+            read
+        });
+        match read {
+            Ok(count) if count > 0 => count,
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
+            Ok(_) | Err(_) => {
+                *slot = None;
+                0
+            }
+        }
+    }
+
+    /// Moves exactly what the pipes hold now: all that an ended process wrote. Background children
+    /// may keep the pipes open and go on writing; that comes later.
+    fn drain(&mut self, journal: &Journal) {
+        for source in [Source::Stdout, Source::Stderr] {
+            let pipe = if source == Source::Stdout { &self.stdout } else { &self.stderr };
+            let mut left = pipe.as_ref().map_or(0, sys::readable_bytes);
+            while left > 0 {
+                let count = self.take(source, journal, left);
+                if count == 0 {
+                    break;
+                }
+                left -= count;
+            }
+        }
+    }
+}
+
+async fn ready(pipe: Option<&pipe::Receiver>) {
+    match pipe {
+        Some(pipe) if pipe.readable().await.is_ok() => {}
+        _ => std::future::pending().await,
+    }
+}
+
+/// Runs one execution to its end, then keeps its pipes empty for as long as anybody may write to them.
+#[expect(clippy::too_many_arguments, reason = "everything one supervisor owns, handed over once")]
+pub async fn supervise(
+    mut child: Child,
+    mut outputs: Outputs,
+    journal: Arc<Journal>,
+    timeout: Option<Duration>,
+    begun: Instant,
+    mut stops: mpsc::Receiver<Stop>,
+    phase: watch::Sender<Phase>,
+    ended: impl FnOnce(),
+) {
+    let deadline = timeout.and_then(|t| begun.checked_add(t));
+    let (mut timed_out, mut kill_at, mut killed) = (None, None, false);
+    loop {
+        tokio::select! {
+            biased;
+            exited = child.exited() => {
+                if exited.is_ok() { break }
+                std::future::pending::<()>().await;
+            }
+            () = at(deadline), if timed_out.is_none() => {
+                timed_out = timeout;
+                child.signal_group(SIGKILL);
+            }
+            () = at(kill_at), if !killed => {
+                killed = true;
+                child.signal_group(SIGKILL);
+            }
+            Some(stop) = stops.recv(), if kill_at.is_none() => {
+                kill_at = Instant::now().checked_add(stop.grace);
+                child.signal_group(SIGTERM);
+            }
+            () = outputs.pump(&journal), if outputs.open() => {}
+        }
+    }
+    // Found before the leader is reaped: until then no other group can have its id.
+    let left = if kill_at.is_some() { group_members(child.pid()) } else { Vec::new() };
+    outputs.drain(&journal);
+    let end = child.reap().map_or(End::Unknown, End::Ended);
+    let outcome = Arc::new(Outcome {
+        end,
+        timed_out,
+        stopped: kill_at.is_some(),
+        finished_at: Timestamp::now(),
+        elapsed: begun.elapsed(),
+        output_end: journal.end(),
+    });
+    ended();
+    phase.send_replace(Phase::Ended(outcome.clone()));
+    stop_rest(left, kill_at, &mut outputs, &journal).await;
+    phase.send_replace(Phase::Settled(outcome));
+    while outputs.open() {
+        outputs.pump(&journal).await;
+    }
+}
+
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => sleep_until(when).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Other processes of a stopped group get the rest of the grace, then KILL, each by its own pidfd.
+async fn stop_rest(left: Vec<OwnedFd>, kill_at: Option<Instant>, outputs: &mut Outputs, journal: &Journal) {
+    let Some(kill_at) = kill_at else { return };
+    for pidfd in left {
+        let Ok(pidfd) = sys::watch(pidfd) else { continue };
+        let gone = async {
+            loop {
+                tokio::select! {
+                    _ = pidfd.readable() => return,
+                    () = outputs.pump(journal), if outputs.open() => {}
+                }
+            }
+        };
+        if timeout_at(kill_at, gone).await.is_err() {
+            let _ = sys::pidfd_kill(pidfd.get_ref(), SIGKILL);
+        }
+    }
+}
+
+/// Descriptors of the processes in a group, without its leader.
+fn group_members(group: i32) -> Vec<OwnedFd> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| *pid != group && group_of(*pid) == Some(group))
+        .filter_map(|pid| {
+            let pidfd = sys::pidfd_open(pid).ok()?;
+            // Asked again with the descriptor in hand: the number may have changed its owner meanwhile.
+            (group_of(pid) == Some(group)).then_some(pidfd)
+        })
+        .collect()
+}
+
+fn group_of(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
+    match fields.next()? {
+        "Z" | "X" => None,
+        _ => fields.nth(1)?.parse().ok(),
+    }
+}

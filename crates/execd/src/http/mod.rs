@@ -1,0 +1,115 @@
+//! The HTTP face: routes, what each needs of its caller, and one form for every refusal.
+
+mod absent;
+mod claim;
+mod command;
+mod directories;
+mod error;
+mod files;
+mod guard;
+mod metrics;
+mod proxy;
+mod request;
+mod tasks;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use api_types::ErrorCode;
+use api_types::auth::DaemonKey;
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{any, get, post};
+use http::StatusCode;
+
+pub use error::ApiError;
+pub use proxy::strip_self;
+
+use crate::claim::{Claims, TokenHash};
+use crate::envs::{self, Env};
+use crate::exec::Engine;
+use crate::metrics::Meter;
+use crate::tasks::Tasks;
+
+/// What every handler sees of the daemon.
+pub struct App {
+    /// Environment of the container, without the daemon's secrets.
+    pub base: Env,
+    /// File that is read before every command.
+    pub envs_file: Option<PathBuf>,
+    /// The daemon's working directory.
+    pub cwd: PathBuf,
+    /// TCP port of this daemon.
+    pub port: u16,
+    /// The platform's key, in a pod that must be claimed.
+    pub key: Option<DaemonKey>,
+    /// Token from the configuration, in a pod that nobody claims.
+    pub static_token: Option<TokenHash>,
+    /// Who owns the pod.
+    pub claims: Arc<Claims>,
+    /// What runs.
+    pub engine: Engine,
+    /// Tasks of task-executor.
+    pub tasks: Tasks,
+    /// Measures the container.
+    pub meter: Meter,
+    /// Connections to ports of the sandbox.
+    pub ports: proxy::Ports,
+}
+
+/// The state as handlers get it.
+pub type Shared = Arc<App>;
+
+impl App {
+    /// Environment of the container and its owner, without any command's own.
+    pub fn sandbox_env(&self) -> Env {
+        let mut env = self.base.clone();
+        self.claims.overlay(&mut env);
+        env
+    }
+
+    /// Environment of the next command.
+    pub fn command_env(&self) -> Env {
+        let mut env = self.sandbox_env();
+        if let Some(path) = &self.envs_file {
+            envs::overlay_file(&mut env, path);
+        }
+        env
+    }
+}
+
+/// All routes.
+pub fn router(app: Shared) -> Router {
+    let routes = Router::new()
+        .route("/ping", get(|| async { StatusCode::OK }))
+        .route("/command", post(command::run).delete(command::interrupt))
+        .route("/command/status/{id}", get(command::status))
+        .route("/command/{id}/logs", get(command::logs))
+        .route("/files", axum::routing::delete(files::delete))
+        .route("/files/info", get(files::info))
+        .route("/files/permissions", post(files::permissions))
+        .route("/files/mv", post(files::mv))
+        .route("/files/search", get(files::search))
+        .route("/files/replace", post(files::replace))
+        .route("/files/upload", post(files::upload))
+        .route("/files/download", get(files::download))
+        .route("/directories", post(directories::create).delete(directories::delete))
+        .route("/directories/list", get(directories::list))
+        .route("/metrics", get(metrics::once))
+        .route("/v1/claim", get(claim::status).post(claim::claim))
+        .route("/v1/claim/entrypoint", get(claim::entrypoint))
+        .route("/v1/tasks", post(tasks::start))
+        .route("/v1/tasks/{handle}", get(tasks::status).delete(tasks::stop))
+        .route("/proxy/{port}", any(proxy::forward))
+        .route("/proxy/{port}/", any(proxy::forward))
+        .route("/proxy/{port}/{*rest}", any(proxy::forward));
+    absent::add(routes)
+        .fallback(|| async { ApiError::new(ErrorCode::RouteNotFound, "execd has no such route") })
+        .method_not_allowed_fallback(|request: Request| async move {
+            ApiError::new(ErrorCode::MethodNotAllowed, format!("this route does not take {}", request.method()))
+        })
+        .layer(from_fn_with_state(app.clone(), guard::check))
+        .layer(from_fn(request::identify))
+        .with_state(app)
+}

@@ -1,0 +1,131 @@
+//! What handlers need of a request: bounded JSON bodies, form-encoded queries, a request id.
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Uri};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use percent_encoding::percent_decode;
+use serde::de::DeserializeOwned;
+
+use api_types::ErrorCode;
+
+use super::ApiError;
+
+/// Largest JSON body.
+pub const JSON_LIMIT: usize = 4 << 20;
+
+/// The whole body, within a bound.
+///
+/// # Errors
+/// It is larger, or the connection broke.
+pub async fn bytes(body: Body) -> Result<Bytes, ApiError> {
+    match Limited::new(body, JSON_LIMIT).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(ApiError::new(ErrorCode::BodyTooLarge, format!("the body is larger than {JSON_LIMIT} bytes")))
+        }
+        Err(error) => Err(ApiError::invalid(format!("the body could not be read: {error}"))),
+    }
+}
+
+/// A JSON body.
+///
+/// # Errors
+/// It is too large, no JSON, or of another shape.
+pub async fn json<T: DeserializeOwned>(body: Body) -> Result<T, ApiError> {
+    parse(&bytes(body).await?)
+}
+
+/// JSON of this shape.
+///
+/// # Errors
+/// It is none.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(bytes).map_err(|e| ApiError::invalid(format!("error parsing request: {e}")))
+}
+
+/// The parameters of a query: form-encoded, in order, names may repeat.
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// A value is no UTF-8 once decoded.
+    pub fn of(uri: &Uri) -> Result<Self, ApiError> {
+        let pairs = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+        let decode = |text: &str| {
+            let spaced = text.replace('+', " ");
+            let decoded = percent_decode(spaced.as_bytes()).decode_utf8().map(|t| t.into_owned());
+            decoded.map_err(|_| ApiError::invalid(format!("the query has a value that is no UTF-8: {text}")))
+        };
+        let parsed = pairs.map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Ok((decode(name)?, decode(value)?))
+        });
+        parsed.collect::<Result<_, ApiError>>().map(Self)
+    }
+
+    /// The first value of a name; an empty one is none.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(n, _)| n == name)?;
+        Some(found.1.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// Every value of a name.
+    pub fn all<'q>(&'q self, name: &'q str) -> impl Iterator<Item = &'q str> {
+        self.0.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A value that must be there.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn required(&self, name: &str) -> Result<&str, ApiError> {
+        self.get(name).ok_or_else(|| ApiError::missing(name))
+    }
+
+    /// A number, if given.
+    ///
+    /// # Errors
+    /// It is none, or below zero.
+    pub fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
+        let parse = |text: &str| {
+            text.parse()
+                .map_err(|_| ApiError::invalid(format!("{name} must be a whole number of at least 0, not {text:?}")))
+        };
+        self.get(name).map(parse).transpose()
+    }
+}
+
+/// Gives every answer the id of its request: the caller's own if it sent one.
+pub async fn identify(request: Request, next: Next) -> Response {
+    const NAME: HeaderName = HeaderName::from_static("x-request-id");
+    let given = request.headers().get(NAME).filter(|id| id.len() <= 128).cloned();
+    let mut response = next.run(request).await;
+    let id = given.or_else(|| HeaderValue::try_from(uuid::Uuid::new_v4().simple().to_string()).ok());
+    if let Some(id) = id {
+        response.headers_mut().insert(NAME, id);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_form_encoded() {
+        let query = Query::of(&Uri::from_static("/x?path=%2Ftmp%2Fa+b&path=/c&empty=&n=7&bad=-1")).unwrap();
+        assert_eq!(query.all("path").collect::<Vec<_>>(), ["/tmp/a b", "/c"]);
+        assert_eq!(
+            (query.get("empty"), query.number("n").unwrap(), query.number("no").unwrap()),
+            (None, Some(7), None)
+        );
+        assert!(query.number("bad").is_err());
+        assert!(Query::of(&Uri::from_static("/x?a=%FF")).is_err());
+    }
+}

@@ -1,0 +1,131 @@
+//! The daemon: state made from the configuration, a socket, and an end within a bound.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use api_types::auth::{AuthError, DaemonKey};
+use api_types::ids::PodUid;
+use axum::ServiceExt;
+use axum::extract::Request;
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower::Layer;
+use tower::util::MapRequestLayer;
+
+use crate::claim::{Claims, StateDir, Store, TokenHash};
+use crate::config::Config;
+use crate::envs;
+use crate::http::{App, router, strip_self};
+use crate::metrics::{Meter, Source};
+
+/// Why the daemon does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address is taken, or not ours to take.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The pod carries a key that is none.
+    #[error("OPENSANDBOX_DAEMON_KEY: {0}")]
+    Key(AuthError),
+    /// A key without the pod's UID would let the claim of one pod open another.
+    #[error("OPENSANDBOX_DAEMON_KEY is set, but OPENSANDBOX_POD_UID is not")]
+    NoPodUid,
+    /// Serving broke.
+    #[error("serving ended: {0}")]
+    Serve(io::Error),
+}
+
+/// A daemon that has its socket.
+pub struct Daemon {
+    app: Arc<App>,
+    listener: TcpListener,
+    grace: Duration,
+}
+
+impl Daemon {
+    /// Binds the port and finds an earlier claim.
+    ///
+    /// # Errors
+    /// The port can't be had, or the configuration contradicts itself.
+    pub async fn bind(config: &Config) -> Result<Self, ServeError> {
+        let given = |text: &str| Some(text.to_owned()).filter(|t| !t.is_empty());
+        let pod = given(&config.pod_uid);
+        let key = match (given(&config.daemon_key), &pod) {
+            (None, _) => None,
+            (Some(_), None) => return Err(ServeError::NoPodUid),
+            (Some(key), Some(pod)) => Some(DaemonKey::new(&key, PodUid::from(pod.as_str())).map_err(ServeError::Key)?),
+        };
+        let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, config.port));
+        let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
+        let port = listener.local_addr().map_or(config.port, |address| address.port());
+        let dir = StateDir::find(config.state_dir.as_deref());
+        let mut base = envs::base(std::env::vars_os());
+        let envs_file = config.envs.clone().or_else(|| default_envs(&dir));
+        if let Some(path) = &envs_file {
+            // Programs append to this file to set variables for later commands.
+            base.insert(api_types::names::env::EXECD_ENVS.into(), path.into());
+        }
+        let app = App {
+            base,
+            envs_file,
+            cwd: std::env::current_dir().unwrap_or_else(|_| "/".into()),
+            port,
+            static_token: given(&config.access_token).map(|token| TokenHash::of(&token)),
+            claims: Claims::load(Store::new(dir), key.is_some(), pod),
+            key,
+            engine: crate::exec::Engine::default(),
+            tasks: crate::tasks::Tasks::default(),
+            meter: Meter::new(Source::find()),
+            ports: Default::default(),
+        };
+        Ok(Self { app: Arc::new(app), listener, grace: config.graceful_shutdown_timeout })
+    }
+
+    /// Serves until told to stop; open answers then have the grace to end.
+    ///
+    /// # Errors
+    /// The socket breaks.
+    pub async fn serve(self, stop: CancellationToken) -> Result<(), ServeError> {
+        let port = self.app.port;
+        let rewrite = MapRequestLayer::new(move |mut request: Request| {
+            if let Some(uri) = strip_self(request.uri(), port) {
+                *request.uri_mut() = uri;
+            }
+            request
+        });
+        let service = rewrite.layer(router(self.app));
+        let make = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(service);
+        let listener = self.listener.tap_io(|tcp| {
+            let _ = tcp.set_nodelay(true);
+        });
+        tracing::info!(port, "execd serves");
+        let served = axum::serve(listener, make).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let late = async {
+            stop.cancelled().await;
+            tokio::time::sleep(self.grace).await;
+        };
+        tokio::select! {
+            result = served.into_future() => result.map_err(ServeError::Serve),
+            () = late => Ok(()),
+        }
+    }
+}
+
+/// Where the file of `EXECD_ENVS` is when nobody says: the usual place if it can be had there, else
+/// with the daemon's state.
+fn default_envs(dir: &StateDir) -> Option<std::path::PathBuf> {
+    let usual = std::path::PathBuf::from("/opt/opensandbox/.env");
+    let touch = |path: &std::path::Path| std::fs::OpenOptions::new().append(true).create(true).open(path).is_ok();
+    if usual.parent().is_some_and(|parent| parent.is_dir()) && touch(&usual) {
+        return Some(usual);
+    }
+    dir.path().map(|dir| dir.join("env")).filter(|path| touch(path))
+}

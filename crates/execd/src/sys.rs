@@ -1,0 +1,267 @@
+//! System calls that no safe wrapper covers: starting a process in another identity, waiting for
+//! it by pidfd, and asking a pipe how much it holds.
+#![allow(unsafe_code, reason = "pre_exec, pidfd_open, waitid and FIONREAD have no safe wrapper that keeps all we need")]
+
+use std::ffi::{CString, OsString};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use nix::libc;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Who a process runs as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+/// Where a process's output goes.
+pub enum Sink {
+    /// Two pipes' write ends.
+    Split(OwnedFd, OwnedFd),
+    /// One pipe's write end for both streams, so that their order is kept.
+    Combined(OwnedFd),
+    /// What the daemon itself has: for the container's main process.
+    Inherit,
+}
+
+/// Everything that is needed to start one process.
+pub struct SpawnPlan<'a> {
+    /// Program and arguments; the program is looked up in the environment's `PATH`.
+    pub argv: &'a [OsString],
+    /// The whole environment.
+    pub env: &'a [(OsString, OsString)],
+    /// Working directory, entered under the new identity.
+    pub cwd: Option<&'a PathBuf>,
+    /// Identity; the daemon's own if none.
+    pub credentials: Option<&'a Credentials>,
+    /// Output.
+    pub sink: Sink,
+    /// Keep the daemon's standard input instead of `/dev/null`.
+    pub inherit_stdin: bool,
+}
+
+/// A started process: its id and a descriptor that becomes readable when it ends.
+pub struct Spawned {
+    /// Process id, also the id of its process group.
+    pub pid: i32,
+    /// The pidfd.
+    pub pidfd: OwnedFd,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// By itself, with this code.
+    Code(i32),
+    /// By a signal.
+    Signal {
+        /// Its number.
+        number: i32,
+        /// Whether a core was dumped.
+        core: bool,
+    },
+}
+
+/// Starts a process in a process group of its own, with every signal as by default.
+///
+/// # Errors
+/// The error of the step that failed: the working directory, the identity or the program.
+pub fn spawn(plan: SpawnPlan<'_>) -> io::Result<Spawned> {
+    let (program, arguments) = plan.argv.split_first().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().envs(plan.env.iter().map(|(k, v)| (k, v))).process_group(0);
+    if !plan.inherit_stdin {
+        command.stdin(Stdio::null());
+    }
+    match plan.sink {
+        Sink::Split(stdout, stderr) => {
+            command.stdout(stdout).stderr(stderr);
+        }
+        Sink::Combined(both) => {
+            command.stdout(both.try_clone()?).stderr(both);
+        }
+        Sink::Inherit => {}
+    }
+    let cwd = plan.cwd.map(|path| CString::new(path.as_os_str().as_bytes())).transpose()?;
+    let credentials = plan.credentials.cloned();
+    // SAFETY: the closure runs between fork and exec and makes only async-signal-safe calls on
+    // memory that was allocated before the fork.
+    unsafe {
+        command.pre_exec(move || {
+            // Handlers end with exec, but an ignored signal would stay ignored.
+            for signal in 1..32 {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            if let Some(to) = &credentials {
+                check(libc::setgroups(to.groups.len(), to.groups.as_ptr()))?;
+                check(libc::setresgid(to.gid, to.gid, to.gid))?;
+                check(libc::setresuid(to.uid, to.uid, to.uid))?;
+            }
+            if let Some(path) = &cwd {
+                check(libc::chdir(path.as_ptr()))?;
+            }
+            Ok(())
+        });
+    }
+    let child = command.spawn()?;
+    let pid = child.id().cast_signed();
+    let pidfd = pidfd_open(pid)?;
+    Ok(Spawned { pid, pidfd })
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A descriptor of a process; becomes readable when it ends.
+///
+/// # Errors
+/// No such process, or a kernel before 5.3.
+pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes two integers and gives a new descriptor or -1.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if fd == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    let fd = i32::try_from(fd).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Lets the runtime wait for the end of a process.
+///
+/// # Errors
+/// The reactor does not take the descriptor.
+pub fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd keeps its one descriptor open until it is dropped, which is after the
+    // AsyncFd that owns it has been deregistered.
+    unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }.map_err(io::Error::from)
+}
+
+/// Sends a signal to exactly the process behind a descriptor.
+///
+/// # Errors
+/// The process has ended, or may not be signalled.
+pub fn pidfd_kill(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
+    let fd = pidfd.as_fd().as_raw_fd();
+    // SAFETY: no memory is passed; the descriptor is open while it is borrowed.
+    let result =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, std::ptr::null::<libc::siginfo_t>(), 0) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Sends a signal to a process group.
+///
+/// # Errors
+/// There is no such group, or it may not be signalled.
+pub fn kill_group(group: i32, signal: i32) -> io::Result<()> {
+    if group <= 1 {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::kill(-group, signal) })
+}
+
+/// Takes the exit status of an own child if it has ended; it is gone afterwards.
+///
+/// # Errors
+/// `ECHILD` when somebody else has taken it.
+pub fn reap(pidfd: impl AsFd) -> io::Result<Option<ExitStatus>> {
+    let fd = pidfd.as_fd().as_raw_fd().cast_unsigned();
+    wait(libc::P_PIDFD, fd, libc::WEXITED | libc::WNOHANG).map(|found| found.map(|(_, status)| status))
+}
+
+/// Looks for any ended child without taking it: its process id.
+///
+/// # Errors
+/// `ECHILD` when there is no child at all.
+pub fn peek_any() -> io::Result<Option<i32>> {
+    wait(libc::P_ALL, 0, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT).map(|found| found.map(|(pid, _)| pid))
+}
+
+/// Takes the exit status of an own child by its process id.
+///
+/// # Errors
+/// It is no child of ours.
+pub fn reap_pid(pid: i32) -> io::Result<Option<ExitStatus>> {
+    wait(libc::P_PID, pid.cast_unsigned(), libc::WEXITED | libc::WNOHANG).map(|found| found.map(|(_, status)| status))
+}
+
+fn wait(kind: libc::idtype_t, id: u32, flags: i32) -> io::Result<Option<(i32, ExitStatus)>> {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: `info` is a writable siginfo_t; the other arguments are integers.
+    let result = unsafe { libc::waitid(kind, id, info.as_mut_ptr(), flags) };
+    check(result)?;
+    // SAFETY: all zeroes is a valid siginfo_t, and waitid fills it for a child or leaves it.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: these members are set for SIGCHLD and zero otherwise.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    Ok(match (pid, info.si_code) {
+        (0, _) => None,
+        (pid, libc::CLD_EXITED) => Some((pid, ExitStatus::Code(status))),
+        (pid, code) => Some((pid, ExitStatus::Signal { number: status, core: code == libc::CLD_DUMPED })),
+    })
+}
+
+/// How many bytes can be read from a pipe now.
+pub fn readable_bytes(fd: impl AsFd) -> usize {
+    let mut count: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int, and `count` is one.
+    let result = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut count) };
+    if result == -1 { 0 } else { usize::try_from(count).unwrap_or(0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(argv: &[&str]) -> io::Result<Spawned> {
+        let argv: Vec<OsString> = argv.iter().map(OsString::from).collect();
+        let env = [("PATH".into(), "/usr/bin:/bin".into())];
+        spawn(SpawnPlan {
+            argv: &argv,
+            env: &env,
+            cwd: None,
+            credentials: None,
+            sink: Sink::Inherit,
+            inherit_stdin: false,
+        })
+    }
+
+    fn end(child: &Spawned) -> ExitStatus {
+        let mut fds = [nix::poll::PollFd::new(child.pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];
+        nix::poll::poll(&mut fds, 10_000u16).unwrap();
+        reap(&child.pidfd).unwrap().expect("the process has ended")
+    }
+
+    #[test]
+    fn statuses_are_told_as_they_are() {
+        assert_eq!(end(&run(&["sh", "-c", "exit 7"]).unwrap()), ExitStatus::Code(7));
+        let killed = end(&run(&["sh", "-c", "kill -9 $$"]).unwrap());
+        assert_eq!(killed, ExitStatus::Signal { number: 9, core: false });
+    }
+
+    #[test]
+    fn a_missing_program_is_enoent() {
+        let error = run(&["/no/such/program"]).err().expect("no such program");
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    }
+
+    #[test]
+    fn group_one_is_never_signalled() {
+        assert!(kill_group(1, libc::SIGTERM).is_err());
+        assert!(kill_group(0, libc::SIGTERM).is_err());
+    }
+}
