@@ -1,0 +1,139 @@
+//! Carries out the plan of a BatchSandbox.
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
+
+use super::api::Deleted;
+use super::pool::delete_pod;
+use super::{ActError, Context, PODS_AT_ONCE, claims};
+use crate::events::Subject;
+use crate::planner::Note;
+use crate::planner::batch::{self, Action};
+use crate::world::{BatchSnapshot, ObjectName, PodView};
+
+/// Plans carried out in one go before others get their turn: a create takes three.
+const STEPS: usize = 8;
+
+/// Looks at a BatchSandbox and does what its plan says, until there is nothing more to do at once.
+pub(super) async fn reconcile(ctx: &Arc<Context>, name: &ObjectName) -> Result<Option<Timestamp>, ActError> {
+    for _ in 0..STEPS {
+        let now = ctx.clock.now();
+        let Some(snapshot) = ctx.world.lock().batch_snapshot(name, now) else {
+            ctx.watches.forget(name);
+            return Ok(None);
+        };
+        let plan = batch::plan(&snapshot, &ctx.settings);
+        ctx.watches.keep(ctx, name, &snapshot, &plan.entrypoint_watches, &plan.task_watches);
+        match carry_out(ctx, name, &snapshot, plan.actions).await {
+            Ok(true) => {}
+            Ok(false) => return Ok(plan.wake_at),
+            Err(ActError::Conflict) => refresh(ctx, name, &snapshot).await?,
+            Err(ActError::Gone) => {
+                refresh(ctx, name, &snapshot).await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Some(ctx.clock.now()))
+}
+
+/// Whether anything was done that calls for another plan.
+async fn carry_out(
+    ctx: &Arc<Context>,
+    name: &ObjectName,
+    s: &BatchSnapshot,
+    actions: Vec<Action>,
+) -> Result<bool, ActError> {
+    let subject = Subject::of(&*s.batch);
+    let mut progress = false;
+    let (mut create, mut delete) = (Vec::new(), Vec::new());
+    for action in actions {
+        match action {
+            Action::Delete { why } => {
+                tracing::info!(batch = %name, why, "deleting");
+                let outcome = ctx.writer.delete_batch(name, &s.uid).await?;
+                if outcome == Deleted::Gone {
+                    return Err(ActError::Gone);
+                }
+                // The answer to a deletion may be the object or not; the object itself says what it is now.
+                refresh(ctx, name, s).await?;
+                progress = true;
+            }
+            Action::Finalizers(list) => {
+                let batch = ctx.writer.finalizers(&s.batch, &list).await?;
+                let gone = list.is_empty() && s.batch.metadata.deletion_timestamp.is_some();
+                ctx.update(|world| if gone { world.remove_batch(&s.uid) } else { world.apply_batch(batch) });
+                progress = true;
+            }
+            Action::Status(status) => {
+                let batch = ctx.writer.batch_status(&s.batch, *status).await?;
+                ctx.update(|world| world.apply_batch(batch));
+                progress = true;
+            }
+            Action::Annotate(annotations) => {
+                let batch = ctx.writer.annotate(&s.batch, &annotations).await?;
+                ctx.update(|world| world.apply_batch(batch));
+                progress = true;
+            }
+            Action::ReturnReserved(pods) => {
+                ctx.update(|world| world.return_reserved(&s.uid, &pods));
+                progress = true;
+            }
+            Action::Claim { pod, epoch } => claims::start(ctx, s, pod, epoch),
+            Action::Mark(pod) => claims::mark(ctx, s, pod),
+            Action::Note(note) => ctx.notes.tell(&subject, note),
+            Action::CreatePod(pod) => create.push(pod),
+            Action::DeletePod { pod, why } => delete.push((pod, why)),
+        }
+    }
+    progress |= !delete.is_empty() || !create.is_empty();
+    let deleting: Vec<_> = delete.into_iter().map(|(pod, why)| delete_pod(ctx, pod, why)).collect();
+    let deleted: Vec<_> = futures::stream::iter(deleting).buffer_unordered(PODS_AT_ONCE).collect().await;
+    deleted.into_iter().collect::<Result<Vec<()>, _>>()?;
+    let creating: Vec<_> = create.into_iter().map(|pod| create_own(ctx, s, &subject, pod)).collect();
+    let created: Vec<_> = futures::stream::iter(creating).buffer_unordered(PODS_AT_ONCE).collect().await;
+    created.into_iter().collect::<Result<Vec<()>, _>>()?;
+    Ok(progress)
+}
+
+/// Creates a pod of a BatchSandbox's own. Its name says which it is, so that a second try finds the first.
+async fn create_own(ctx: &Context, s: &BatchSnapshot, subject: &Subject, pod: Box<Pod>) -> Result<(), ActError> {
+    let result = match ctx.writer.create_pod(&pod).await {
+        Err(ActError::Conflict) => {
+            let name = ObjectName::new(pod.metadata.namespace.as_deref().unwrap_or_default(), &pod.name_any());
+            let found = ctx.writer.pod(&name).await?;
+            let ours = |p: &Pod| p.owner_references().iter().any(|o| *o.uid == *s.uid);
+            match found {
+                Some(found) if ours(&found) => Ok(found),
+                _ => Err(ActError::Refused(format!("a pod {} exists that is not this BatchSandbox's", name.name))),
+            }
+        }
+        other => other,
+    };
+    match result {
+        Ok(created) => {
+            if let Some(view) = PodView::of(&created) {
+                ctx.update(|world| world.apply_pod(view));
+            }
+            Ok(())
+        }
+        Err(error) => {
+            ctx.notes.tell(subject, Note::warning("FailedCreate", format!("a pod could not be created: {error}")));
+            Err(error)
+        }
+    }
+}
+
+/// Reads the object again: what is known of it is older than what the API server has.
+async fn refresh(ctx: &Context, name: &ObjectName, s: &BatchSnapshot) -> Result<(), ActError> {
+    let fresh = ctx.writer.batch(name).await?;
+    ctx.update(|world| match fresh {
+        Some(batch) => world.apply_batch(batch),
+        None => world.remove_batch(&s.uid),
+    });
+    Ok(())
+}

@@ -1,0 +1,141 @@
+//! Carries out the plan of a Pool.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::api::Deleted;
+use super::{ActError, Context, PODS_AT_ONCE};
+use crate::events::Subject;
+use crate::planner::{Note, pool_plan, template};
+use crate::world::{ObjectName, PodView, PoolSnapshot, Template, Trouble, Uid};
+
+/// First and longest wait between two questions after a pod whose creation was not answered.
+const SETTLE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// Looks at a Pool and does what its plan says.
+pub(super) async fn reconcile(ctx: &Arc<Context>, name: &ObjectName) -> Result<Option<Timestamp>, ActError> {
+    let now = ctx.clock.now();
+    let Some(snapshot) = ctx.world.lock().pool_snapshot(name) else { return Ok(None) };
+    let plan = pool_plan::plan(&snapshot, now, ctx.config.pool_status_interval);
+    let create = plan.create;
+    ctx.update(|world| {
+        world.remember(&snapshot.uid, |memory| {
+            memory.filling = plan.filling;
+            memory.false_starts = plan.false_starts;
+            memory.create_after = plan.create_after;
+            memory.creating += create;
+            if plan.status.is_some() {
+                memory.status_written = Some(now);
+            }
+        });
+    });
+    let subject = Subject::of(&*snapshot.pool);
+    for note in plan.notes {
+        ctx.notes.tell(&subject, note);
+    }
+    let deletions: Vec<_> = plan.delete.into_iter().map(|(pod, why)| delete_pod(ctx, pod, why)).collect();
+    let creations: Vec<_> = (0..create).map(|_| create_pod(ctx, &snapshot, &subject)).collect();
+    let status = async {
+        match plan.status {
+            Some(status) => match ctx.writer.pool_status(&snapshot.pool, *status).await {
+                Ok(pool) => {
+                    ctx.update(|world| world.apply_pool(pool));
+                    Ok(())
+                }
+                Err(ActError::Conflict) => refresh(ctx, name, &snapshot.uid).await,
+                Err(ActError::Gone) => Ok(()),
+                Err(error) => Err(error),
+            },
+            None => Ok(()),
+        }
+    };
+    let (deleted, created, written) = tokio::join!(
+        futures::stream::iter(deletions).buffer_unordered(PODS_AT_ONCE).collect::<Vec<_>>(),
+        futures::stream::iter(creations).buffer_unordered(PODS_AT_ONCE).collect::<Vec<_>>(),
+        status
+    );
+    deleted.into_iter().chain(created).collect::<Result<Vec<()>, _>>()?;
+    written?;
+    Ok(plan.wake_at)
+}
+
+async fn refresh(ctx: &Context, name: &ObjectName, uid: &Uid) -> Result<(), ActError> {
+    let fresh = ctx.writer.pool(name).await?;
+    ctx.update(|world| match fresh {
+        Some(pool) => world.apply_pool(pool),
+        None => world.remove_pool(uid),
+    });
+    Ok(())
+}
+
+/// Deletes a pod and remembers that it goes.
+pub(super) async fn delete_pod(ctx: &Context, pod: PodView, why: &'static str) -> Result<(), ActError> {
+    let outcome = ctx.writer.delete_pod(&pod).await?;
+    tracing::debug!(pod = %pod.name, uid = %pod.uid, why, ?outcome, "pod deleted");
+    ctx.update(|world| match outcome {
+        Deleted::Accepted => world.assume_deleting(&pod.uid),
+        Deleted::Gone => world.remove_pod(&pod.uid),
+    });
+    Ok(())
+}
+
+async fn create_pod(ctx: &Arc<Context>, s: &PoolSnapshot, subject: &Subject) -> Result<(), ActError> {
+    let Template::Usable { template, revision } = &s.template else {
+        answered(ctx, &s.uid, None, None);
+        return Ok(());
+    };
+    let pod = template::pool_pod(&s.pool, template, revision, &ctx.ids.suffix(), &ctx.settings.daemon_key);
+    match ctx.writer.create_pod(&pod).await {
+        Ok(created) => {
+            answered(ctx, &s.uid, Some(created), None);
+            Ok(())
+        }
+        Err(ActError::Unknown(message)) => {
+            // It may exist. Its place stays taken until somebody knows.
+            ctx.spawn(settle(ctx.clone(), s.uid.clone(), pod));
+            Err(ActError::Unknown(message))
+        }
+        Err(error) => {
+            let message = error.to_string();
+            ctx.notes.tell(subject, Note::warning("FailedCreate", format!("a pod could not be created: {message}")));
+            answered(ctx, &s.uid, None, Some(Trouble::new("FailedCreate", message)));
+            Err(error)
+        }
+    }
+}
+
+/// One creation less is under way.
+fn answered(ctx: &Context, pool: &Uid, pod: Option<Pod>, error: Option<Trouble>) {
+    ctx.update(|world| {
+        let created = pod.is_some();
+        if let Some(view) = pod.as_ref().and_then(PodView::of) {
+            world.apply_pod(view);
+        }
+        world.remember(pool, |memory| {
+            memory.creating = memory.creating.saturating_sub(1);
+            if created || error.is_some() {
+                memory.create_error = error;
+            }
+        });
+        world.touch_pool(pool);
+    });
+}
+
+/// Asks until it is known whether a pod was created.
+async fn settle(ctx: Arc<Context>, pool: Uid, pod: Pod) {
+    let meta = &pod.metadata;
+    let name = ObjectName::new(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+    let mut wait = SETTLE.0;
+    loop {
+        match ctx.writer.pod(&name).await {
+            Ok(found) => return answered(&ctx, &pool, found, None),
+            Err(error) => tracing::warn!(pod = %name, %error, "cannot tell whether a pod was created"),
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(SETTLE.1);
+    }
+}

@@ -1,0 +1,346 @@
+//! What the controller knows: a plain struct fed by events, cheap at each of them.
+//!
+//! Events come from watches and from the answers to our own writes; the newer resourceVersion
+//! wins, so what was written is known before the watch tells it (the assumed state) and a late
+//! watch event does not undo it. Every change names the objects to look at again; see
+//! [`World::take_touched`].
+
+mod batches;
+mod pod;
+mod pools;
+mod shelf;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use api_types::crd::{BatchSandbox, Pool};
+pub use batches::{BatchEntry, BatchSnapshot, ClaimSeen, Shortage, TasksSeen};
+use jiff::Timestamp;
+pub use pod::{Claimant, Owner, Phase, PodView, Trouble};
+pub use pools::{PoolEntry, PoolMemory, PoolSnapshot, Template};
+pub use shelf::{Class, Shelf};
+
+/// UID of an object.
+pub type Uid = Arc<str>;
+
+/// Namespace and name of an object.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectName {
+    /// Namespace.
+    pub namespace: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+}
+
+impl ObjectName {
+    /// Both parts.
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl std::fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// One object to work on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Key {
+    /// A Pool.
+    Pool(ObjectName),
+    /// A BatchSandbox.
+    Batch(ObjectName),
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Pool(name) => write!(f, "Pool {name}"),
+            Self::Batch(name) => write!(f, "BatchSandbox {name}"),
+        }
+    }
+}
+
+/// Kinds that are watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// Pods.
+    Pod,
+    /// Pools.
+    Pool,
+    /// BatchSandboxes.
+    Batch,
+}
+
+/// resourceVersion as a number; Kubernetes: it grows with every write of a resource.
+pub fn version_of(text: Option<&str>) -> u64 {
+    text.and_then(|t| t.parse().ok()).unwrap_or(0)
+}
+
+/// Everything known.
+#[derive(Default)]
+pub struct World {
+    pods: HashMap<Uid, PodEntry>,
+    pools: HashMap<Uid, PoolEntry>,
+    pool_names: HashMap<ObjectName, Uid>,
+    batches: HashMap<Uid, BatchEntry>,
+    batch_names: HashMap<ObjectName, Uid>,
+    /// Pods by the UID of the pool that made them.
+    shelves: HashMap<Uid, Shelf>,
+    /// Pods by the UID of the BatchSandbox that made them.
+    batch_pods: HashMap<Uid, BTreeSet<Uid>>,
+    /// Who holds a pod: by a durable grant.
+    holders: HashMap<Uid, Uid>,
+    /// Pods that were granted once and are held no more, with the number of grants that say so.
+    stained: HashMap<Uid, usize>,
+    /// Pods promised to a BatchSandbox whose grant is not durable yet.
+    reserved: HashMap<Uid, Uid>,
+    /// Requests by pool, oldest first.
+    waiting: HashMap<ObjectName, BTreeMap<(Timestamp, Uid), usize>>,
+    /// Pods deleted not long ago: an answer that comes late must not bring them back.
+    buried: shelf::Recent,
+    lists: HashMap<Kind, List>,
+    touched: HashSet<Key>,
+}
+
+/// How far the listing of a kind is.
+#[derive(Debug, Default)]
+struct List {
+    round: u64,
+    done: bool,
+}
+
+struct PodEntry {
+    view: PodView,
+    class: Option<Class>,
+    round: u64,
+    dirty: bool,
+}
+
+impl World {
+    /// Nothing known yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A listing of this kind begins: what it does not name will be gone when it ends.
+    pub fn begin_list(&mut self, kind: Kind) {
+        self.lists.entry(kind).or_default().round += 1;
+    }
+
+    /// The listing has ended.
+    pub fn end_list(&mut self, kind: Kind) {
+        let list = self.lists.entry(kind).or_default();
+        list.done = true;
+        let round = list.round;
+        match kind {
+            Kind::Pod => {
+                let gone: Vec<Uid> =
+                    self.pods.iter().filter(|(_, e)| e.round < round).map(|(uid, _)| uid.clone()).collect();
+                gone.iter().for_each(|uid| self.remove_pod(uid));
+            }
+            Kind::Pool => {
+                let gone: Vec<Uid> =
+                    self.pools.iter().filter(|(_, e)| e.round < round).map(|(uid, _)| uid.clone()).collect();
+                gone.iter().for_each(|uid| self.remove_pool(uid));
+            }
+            Kind::Batch => {
+                let gone: Vec<Uid> =
+                    self.batches.iter().filter(|(_, e)| e.round < round).map(|(uid, _)| uid.clone()).collect();
+                gone.iter().for_each(|uid| self.remove_batch(uid));
+            }
+        }
+    }
+
+    /// Whether every kind was listed once; before that nothing may be decided.
+    pub fn is_synced(&self) -> bool {
+        [Kind::Pod, Kind::Pool, Kind::Batch].iter().all(|k| self.lists.get(k).is_some_and(|l| l.done))
+    }
+
+    /// Every object there is, to look at all of them once.
+    pub fn all_keys(&self) -> Vec<Key> {
+        let pools = self.pool_names.keys().cloned().map(Key::Pool);
+        pools.chain(self.batch_names.keys().cloned().map(Key::Batch)).collect()
+    }
+
+    /// The objects to look at again since the last call.
+    pub fn take_touched(&mut self) -> Vec<Key> {
+        self.touched.drain().collect()
+    }
+
+    fn round(&self, kind: Kind) -> u64 {
+        self.lists.get(&kind).map_or(0, |l| l.round)
+    }
+
+    /// A pod, if it is known.
+    pub fn pod(&self, uid: &str) -> Option<&PodView> {
+        self.pods.get(uid).map(|e| &e.view)
+    }
+
+    /// A Pool by name.
+    pub fn pool_named(&self, name: &ObjectName) -> Option<Arc<Pool>> {
+        let uid = self.pool_names.get(name)?;
+        self.pools.get(uid).map(|e| e.object.clone())
+    }
+
+    /// A BatchSandbox by name.
+    pub fn batch_named(&self, name: &ObjectName) -> Option<Arc<BatchSandbox>> {
+        let uid = self.batch_names.get(name)?;
+        self.batches.get(uid).map(|e| e.object.clone())
+    }
+
+    /// A pod as it is now. Older news than what is known is passed over.
+    pub fn apply_pod(&mut self, view: PodView) {
+        if self.buried.contains(&view.uid) {
+            return;
+        }
+        let round = self.round(Kind::Pod);
+        let uid = view.uid.clone();
+        match self.pods.get_mut(&uid) {
+            Some(entry) => {
+                entry.round = round;
+                if view.version != 0 && view.version < entry.view.version {
+                    return;
+                }
+                // A deletion that was accepted is never taken back.
+                let deleting = entry.view.deleting || view.deleting;
+                entry.view = PodView { deleting, ..view };
+            }
+            None => {
+                if let Some(Owner::Batch(owner)) = &view.owner {
+                    self.batch_pods.entry(owner.clone()).or_default().insert(uid.clone());
+                }
+                self.pods.insert(uid.clone(), PodEntry { view, class: None, round, dirty: false });
+            }
+        }
+        self.refile(&uid);
+        self.touch_around(&uid);
+    }
+
+    /// The API server accepted the deletion of a pod.
+    pub fn assume_deleting(&mut self, uid: &str) {
+        if let Some(entry) = self.pods.get_mut(uid)
+            && !entry.view.deleting
+        {
+            entry.view.deleting = true;
+            let uid = entry.view.uid.clone();
+            self.refile(&uid);
+            self.touch_around(&uid);
+        }
+    }
+
+    /// The pod is gone.
+    pub fn remove_pod(&mut self, uid: &str) {
+        self.buried.insert(uid.into());
+        let Some(entry) = self.pods.remove(uid) else { return };
+        if let Some(Owner::Batch(owner)) = &entry.view.owner
+            && let Some(pods) = self.batch_pods.get_mut(owner)
+        {
+            pods.remove(uid);
+            if pods.is_empty() {
+                self.batch_pods.remove(owner);
+            }
+        }
+        if let (Some(Owner::Pool(owner)), Some(class)) = (&entry.view.owner, entry.class)
+            && let Some(shelf) = self.shelves.get_mut(owner)
+        {
+            shelf.take(class, &entry.view);
+            if shelf.is_empty() {
+                self.shelves.remove(owner);
+            }
+        }
+        // A pod that was promised and went before the grant was durable: the promise is void.
+        if let Some(batch) = self.reserved.remove(uid) {
+            self.drop_reservation(&batch, uid);
+        }
+        self.touch_owner(&entry.view);
+        if let Some(batch) = self.holders.get(uid).cloned() {
+            self.touch_batch(&batch);
+        }
+    }
+
+    /// The pod must not be given to anybody any more.
+    pub fn soil(&mut self, uid: &str) {
+        if let Some(entry) = self.pods.get_mut(uid)
+            && !entry.dirty
+        {
+            entry.dirty = true;
+            let uid = entry.view.uid.clone();
+            self.refile(&uid);
+            self.touch_around(&uid);
+        }
+    }
+
+    /// Puts a pod where it belongs among its pool's pods, and looks whether somebody waits for it.
+    fn refile(&mut self, uid: &Uid) {
+        let Some(entry) = self.pods.get(uid) else { return };
+        let Some(Owner::Pool(pool)) = entry.view.owner.clone() else { return };
+        let class = self.classify(entry);
+        let shelf = self.shelves.entry(pool.clone()).or_default();
+        let Some(entry) = self.pods.get_mut(uid) else { return };
+        if let Some(old) = entry.class {
+            shelf.take(old, &entry.view);
+        }
+        entry.class = Some(class);
+        shelf.put(class, &entry.view);
+        if class == Class::Ready {
+            self.match_pool(&pool);
+        }
+    }
+
+    fn classify(&self, entry: &PodEntry) -> Class {
+        let view = &entry.view;
+        if view.deleting {
+            return Class::Terminating;
+        }
+        let holder = self.holders.get(&view.uid).or_else(|| self.reserved.get(&view.uid));
+        let foreign_mark = view.claimed_by.as_deref().is_some_and(|by| Some(by) != holder.map(|h| &**h));
+        if entry.dirty || foreign_mark {
+            return Class::Spent;
+        }
+        if holder.is_some() {
+            return Class::Held;
+        }
+        if self.stained.contains_key(&view.uid) || view.is_over() || view.evict {
+            return Class::Spent;
+        }
+        match (view.is_ready(), view.restarts) {
+            (true, 0) => Class::Ready,
+            // Something ended in it before it was given to anybody; what is left is not as new.
+            (true, _) => Class::Spent,
+            (false, _) => Class::Starting,
+        }
+    }
+
+    /// Whether anybody had the pod once.
+    fn was_used(&self, uid: &Uid) -> bool {
+        let entry = self.pods.get(uid);
+        self.stained.contains_key(uid) || entry.is_some_and(|e| e.dirty || e.view.claimed_by.is_some())
+    }
+
+    fn touch_owner(&mut self, view: &PodView) {
+        let key = match &view.owner {
+            Some(Owner::Pool(uid)) => self.pools.get(uid).map(|e| Key::Pool(e.name.clone())),
+            Some(Owner::Batch(uid)) => self.batches.get(uid).map(|e| Key::Batch(e.name.clone())),
+            None => None,
+        };
+        self.touched.extend(key);
+    }
+
+    fn touch_around(&mut self, uid: &Uid) {
+        let Some(view) = self.pods.get(uid).map(|e| e.view.clone()) else { return };
+        self.touch_owner(&view);
+        for holder in [self.holders.get(uid).cloned(), self.reserved.get(uid).cloned()].into_iter().flatten() {
+            self.touch_batch(&holder);
+        }
+    }
+
+    fn touch_batch(&mut self, uid: &Uid) {
+        self.touched.extend(self.batches.get(uid).map(|e| Key::Batch(e.name.clone())));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,288 @@
+//! What the controller keeps of a pod: the few facts that decide anything, not the object.
+
+use std::sync::Arc;
+
+use api_types::crd::Daemons;
+use api_types::names::{GROUP, env, labels};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+
+use super::{Uid, version_of};
+
+/// Reasons for which a container waits that do not pass by themselves soon.
+const FAILING: [&str; 8] = [
+    "CrashLoopBackOff",
+    "ImagePullBackOff",
+    "ErrImagePull",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "StartError",
+];
+
+/// Which kind of object made a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// A Pool, by UID.
+    Pool(Uid),
+    /// A BatchSandbox, by UID.
+    Batch(Uid),
+}
+
+impl Owner {
+    /// The owner's UID.
+    pub fn uid(&self) -> &Uid {
+        match self {
+            Self::Pool(uid) | Self::Batch(uid) => uid,
+        }
+    }
+}
+
+/// One word for programs and one sentence for people about what went wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// One word.
+    pub reason: String,
+    /// One sentence.
+    pub message: String,
+}
+
+impl Trouble {
+    /// Both parts.
+    pub fn new(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { reason: reason.into(), message: message.into() }
+    }
+}
+
+/// The daemon that takes the claim of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claimant {
+    /// execd.
+    Execd,
+    /// task-executor, in pods without execd.
+    TaskExecutor,
+    /// Nobody: the pod itself is marked.
+    Label,
+}
+
+/// Phase of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Not all containers have started.
+    Pending,
+    /// Running.
+    Running,
+    /// Ended well.
+    Succeeded,
+    /// Ended badly.
+    Failed,
+    /// The node does not answer.
+    Unknown,
+}
+
+/// The facts about a pod.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PodView {
+    /// Namespace.
+    pub namespace: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+    /// UID.
+    pub uid: Uid,
+    /// resourceVersion as a number; 0 where it is none.
+    pub version: u64,
+    /// Who made it.
+    pub owner: Option<Owner>,
+    /// Revision of the pool's template.
+    pub revision: Option<String>,
+    /// Whom its label names as the holder.
+    pub claimed_by: Option<String>,
+    /// Whether somebody asked for it to be replaced.
+    pub evict: bool,
+    /// Index in its BatchSandbox.
+    pub index: Option<i32>,
+    /// Address.
+    pub ip: Option<String>,
+    /// Whether it has a node.
+    pub scheduled: bool,
+    /// Phase.
+    pub phase: Phase,
+    /// Since when it is ready, if it is.
+    pub ready_since: Option<Timestamp>,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Whether its deletion was accepted.
+    pub deleting: bool,
+    /// Restarts of all containers, init containers apart.
+    pub restarts: i32,
+    /// Why it does not start, where it says so.
+    pub failing: Option<Trouble>,
+    /// Why it, or a container of it, ended last.
+    pub ended: Option<Trouble>,
+    /// Who takes its claim.
+    pub claimant: Claimant,
+    /// Whether a task-executor runs in it.
+    pub task_executor: bool,
+    /// Whether its daemons know the platform's key.
+    pub keyed: bool,
+}
+
+impl PodView {
+    /// Reads a pod; `None` when it has no UID, which an API server never sends.
+    pub fn of(pod: &Pod) -> Option<Self> {
+        let meta = &pod.metadata;
+        let label = |key: &str| meta.labels.as_ref().and_then(|l| l.get(key));
+        let daemons = pod.spec.as_ref().map(Daemons::of).unwrap_or_default();
+        let status = pod.status.clone().unwrap_or_default();
+        let phase = match status.phase.as_deref() {
+            Some("Running") => Phase::Running,
+            Some("Succeeded") => Phase::Succeeded,
+            Some("Failed") => Phase::Failed,
+            Some("Unknown") => Phase::Unknown,
+            _ => Phase::Pending,
+        };
+        let ready = status.conditions.iter().flatten().find(|c| c.type_ == "Ready" && c.status == "True");
+        let created = meta.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0);
+        let ready_since =
+            ready.filter(|_| phase == Phase::Running).map(|c| c.last_transition_time.as_ref().map_or(created, |t| t.0));
+        let containers = status.container_statuses.as_deref().unwrap_or_default();
+        let init = status.init_container_statuses.as_deref().unwrap_or_default();
+        let pod_trouble =
+            status.reason.clone().map(|reason| Trouble::new(reason, status.message.clone().unwrap_or_default()));
+        let ended = pod_trouble.or_else(|| containers.iter().chain(init).find_map(ended));
+        Some(Self {
+            namespace: meta.namespace.as_deref().unwrap_or_default().into(),
+            name: meta.name.as_deref().unwrap_or_default().into(),
+            uid: meta.uid.as_deref()?.into(),
+            version: version_of(meta.resource_version.as_deref()),
+            owner: owner_of(pod),
+            revision: label(labels::POOL_REVISION).cloned(),
+            claimed_by: label(labels::CLAIMED_BY).cloned(),
+            evict: label(labels::EVICT).is_some(),
+            index: label(labels::POD_INDEX).and_then(|i| i.parse().ok()),
+            ip: status.pod_ip.filter(|ip| !ip.is_empty()),
+            scheduled: pod.spec.as_ref().is_some_and(|s| s.node_name.as_ref().is_some_and(|n| !n.is_empty())),
+            phase,
+            ready_since,
+            created,
+            deleting: meta.deletion_timestamp.is_some(),
+            restarts: containers.iter().map(|c| c.restart_count).sum(),
+            failing: init.iter().chain(containers).find_map(failing),
+            ended,
+            claimant: match (&daemons.execd, &daemons.task_executor) {
+                (Some(_), _) => Claimant::Execd,
+                (None, Some(_)) => Claimant::TaskExecutor,
+                (None, None) => Claimant::Label,
+            },
+            task_executor: daemons.task_executor.is_some(),
+            keyed: pod
+                .spec
+                .iter()
+                .flat_map(|s| &s.containers)
+                .flat_map(|c| c.env.iter().flatten())
+                .any(|e| e.name == env::DAEMON_KEY),
+        })
+    }
+
+    /// Running, ready, with an address, and not on its way out.
+    pub fn is_ready(&self) -> bool {
+        !self.deleting && self.ready_since.is_some() && self.ip.is_some()
+    }
+
+    /// Over: no container of it will run again.
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Succeeded | Phase::Failed)
+    }
+
+    /// What to say when the pod was lost: its own words where it has any.
+    pub fn epitaph(&self, fallback: &str, message: &str) -> Trouble {
+        self.ended.clone().unwrap_or_else(|| Trouble::new(fallback, message))
+    }
+}
+
+fn owner_of(pod: &Pod) -> Option<Owner> {
+    let owner = pod.metadata.owner_references.iter().flatten().find(|o| o.controller == Some(true))?;
+    if owner.api_version.split('/').next() != Some(GROUP) {
+        return None;
+    }
+    match owner.kind.as_str() {
+        "Pool" => Some(Owner::Pool(owner.uid.as_str().into())),
+        "BatchSandbox" => Some(Owner::Batch(owner.uid.as_str().into())),
+        _ => None,
+    }
+}
+
+fn failing(container: &ContainerStatus) -> Option<Trouble> {
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref()?;
+    FAILING.contains(&reason).then(|| {
+        let detail = waiting.message.clone().unwrap_or_default();
+        Trouble::new(reason, format!("container {}: {reason}: {detail}", container.name))
+    })
+}
+
+/// Why a container ended, now or the last time; one that ended well and was not restarted is no trouble.
+fn ended(container: &ContainerStatus) -> Option<Trouble> {
+    let current = container.state.as_ref().and_then(|s| s.terminated.as_ref());
+    let last =
+        container.last_state.as_ref().and_then(|s| s.terminated.as_ref()).filter(|_| container.restart_count > 0);
+    let end = current.filter(|t| t.exit_code != 0).or(last)?;
+    let reason = match end.reason.as_deref() {
+        Some("OOMKilled") => "OOMKilled",
+        _ if container.restart_count > 0 => "ContainerRestarted",
+        _ => "ContainerEnded",
+    };
+    let mut message = format!("container {} ended with exit code {}", container.name, end.exit_code);
+    if let Some(signal) = end.signal {
+        message.push_str(&format!(", signal {signal}"));
+    }
+    if let Some(word) = end.reason.as_deref() {
+        message.push_str(&format!(" ({word})"));
+    }
+    if let Some(text) = end.message.as_deref().filter(|t| !t.is_empty()) {
+        message.push_str(&format!(": {text}"));
+    }
+    Some(Trouble::new(reason, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(status: serde_json::Value) -> PodView {
+        let pod: Pod = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "p", "namespace": "d", "uid": "u1", "resourceVersion": "7"},
+            "spec": {"containers": []}, "status": status,
+        }))
+        .unwrap();
+        PodView::of(&pod).unwrap()
+    }
+
+    #[test]
+    fn a_memory_kill_is_told_as_such() {
+        let killed = serde_json::json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
+        let seen = pod(serde_json::json!({"phase": "Running", "containerStatuses": [
+            {"name": "c", "image": "i", "imageID": "", "ready": true, "restartCount": 1, "lastState": killed}]}));
+        assert_eq!(seen.restarts, 1);
+        assert_eq!(seen.ended.unwrap().reason, "OOMKilled");
+    }
+
+    #[test]
+    fn an_init_container_without_image_is_a_failing_pod() {
+        let waiting = serde_json::json!({"waiting": {"reason": "ErrImagePull", "message": "no such image"}});
+        let seen = pod(serde_json::json!({"phase": "Pending", "initContainerStatuses": [
+            {"name": "init", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": waiting}]}));
+        let trouble = seen.failing.unwrap();
+        assert_eq!(trouble.reason, "ErrImagePull");
+        assert!(trouble.message.contains("no such image"));
+    }
+
+    #[test]
+    fn a_pod_without_address_is_not_ready() {
+        let conditions =
+            serde_json::json!([{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+        assert!(!pod(serde_json::json!({"phase": "Running", "conditions": conditions})).is_ready());
+        assert!(pod(serde_json::json!({"phase": "Running", "podIP": "10.0.0.1", "conditions": conditions})).is_ready());
+    }
+}

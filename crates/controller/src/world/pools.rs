@@ -1,0 +1,234 @@
+//! Pools, their requests, and what is remembered about them between two looks.
+
+use std::sync::Arc;
+
+use api_types::crd::Pool;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use kube::ResourceExt as _;
+
+use super::{Class, Key, Kind, ObjectName, PodView, Shelf, Trouble, Uid, World, version_of};
+use crate::planner::grants::{self, Request};
+use crate::planner::pool::{Capacity, Counts};
+use crate::planner::template;
+
+/// A pool's template, read once for each generation.
+#[derive(Debug, Clone)]
+pub enum Template {
+    /// It can be used.
+    Usable {
+        /// The template.
+        template: Arc<PodTemplateSpec>,
+        /// Its revision.
+        revision: Arc<str>,
+    },
+    /// It cannot, and why.
+    Malformed(String),
+}
+
+/// What is remembered about a pool.
+#[derive(Debug, Clone, Default)]
+pub struct PoolMemory {
+    /// Whether the buffer is being filled.
+    pub filling: bool,
+    /// Pods asked of the API and not answered yet.
+    pub creating: usize,
+    /// Why the last creation failed, until one succeeds.
+    pub create_error: Option<Trouble>,
+    /// Pods that ended before they were ready, in a row.
+    pub false_starts: u32,
+    /// When the next pod may be created after false starts.
+    pub create_after: Option<Timestamp>,
+    /// When status was written last.
+    pub status_written: Option<Timestamp>,
+}
+
+/// A pool.
+pub struct PoolEntry {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// The object.
+    pub object: Arc<Pool>,
+    pub(super) version: u64,
+    pub(super) round: u64,
+    template: Template,
+    /// What is remembered.
+    pub memory: PoolMemory,
+}
+
+/// What a look at a pool sees.
+pub struct PoolSnapshot {
+    /// The object.
+    pub pool: Arc<Pool>,
+    /// Its UID.
+    pub uid: Uid,
+    /// Its template.
+    pub template: Template,
+    /// Its pods, counted.
+    pub counts: Counts,
+    /// Pods of the current revision.
+    pub updated: usize,
+    /// Pods waited for by requests that could fit.
+    pub demand: usize,
+    /// Pods to be deleted whatever the size, and whether somebody had them.
+    pub spent: Vec<(PodView, bool)>,
+    /// Free pods in the order in which they would be given up: not yet ready first, then the oldest.
+    pub surplus: Vec<PodView>,
+    /// One pod that does not start, and how many.
+    pub failing: Option<(PodView, usize)>,
+    /// What is remembered.
+    pub memory: PoolMemory,
+}
+
+impl World {
+    /// A Pool as it is now.
+    pub fn apply_pool(&mut self, pool: Pool) {
+        let Some(uid) = pool.uid().map(Uid::from) else { return };
+        let name = ObjectName::new(&pool.namespace().unwrap_or_default(), &pool.name_any());
+        let version = version_of(pool.resource_version().as_deref());
+        let round = self.round(Kind::Pool);
+        if let Some(old) = self.pool_names.get(&name).filter(|old| **old != uid).cloned() {
+            self.remove_pool(&old);
+        }
+        let previous = self.pools.get_mut(&uid);
+        if let Some(entry) = &previous
+            && version != 0
+            && version < entry.version
+        {
+            if let Some(entry) = previous {
+                entry.round = round;
+            }
+            return;
+        }
+        let (template, memory) = match previous {
+            Some(entry) if entry.object.metadata.generation == pool.metadata.generation => {
+                (entry.template.clone(), entry.memory.clone())
+            }
+            Some(entry) => {
+                // A new spec deserves a new try.
+                let memory = PoolMemory { false_starts: 0, create_after: None, ..entry.memory.clone() };
+                (template::read(&pool), memory)
+            }
+            None => (template::read(&pool), PoolMemory::default()),
+        };
+        let is_new_spec = previous_generation(self.pools.get(&uid)) != pool.metadata.generation;
+        let entry = PoolEntry { name: name.clone(), object: Arc::new(pool), version, round, template, memory };
+        self.pools.insert(uid.clone(), entry);
+        self.pool_names.insert(name.clone(), uid.clone());
+        self.touched.insert(Key::Pool(name.clone()));
+        self.match_pool(&uid);
+        if is_new_spec {
+            self.touch_waiting(&name);
+        }
+    }
+
+    /// The Pool is gone.
+    pub fn remove_pool(&mut self, uid: &str) {
+        let Some(entry) = self.pools.remove(uid) else { return };
+        if self.pool_names.get(&entry.name).is_some_and(|u| **u == *uid) {
+            self.pool_names.remove(&entry.name);
+        }
+        self.touch_waiting(&entry.name);
+        self.touched.insert(Key::Pool(entry.name));
+    }
+
+    fn touch_waiting(&mut self, pool: &ObjectName) {
+        let waiting: Vec<Uid> =
+            self.waiting.get(pool).into_iter().flat_map(|w| w.keys().map(|(_, uid)| uid.clone())).collect();
+        waiting.iter().for_each(|uid| self.touch_batch(uid));
+    }
+
+    /// Promises ready pods to whoever waits, by the planner's rule.
+    pub(super) fn match_pool(&mut self, uid: &Uid) {
+        let Some(pool) = self.pools.get(uid) else { return };
+        if pool.object.metadata.deletion_timestamp.is_some() {
+            return;
+        }
+        let name = pool.name.clone();
+        let Some(waiting) = self.waiting.get(&name) else { return };
+        let Some(shelf) = self.shelves.get(uid) else { return };
+        let (capacity, _) = Capacity::of(&pool.object.spec.capacity_spec);
+        let requests = waiting.iter().map(|((_, batch), need)| Request {
+            batch: batch.clone(),
+            need: *need,
+            held: self.batches.get(batch).map_or(0, |b| b.held()),
+        });
+        let idle = shelf.of(Class::Ready);
+        let count = idle.len();
+        let assignments = grants::assign(requests, idle.cloned(), count, capacity.pool_max);
+        // First every promise, then the bookkeeping: a pod must not look free in between.
+        for assignment in &assignments {
+            for pod in &assignment.pods {
+                self.reserved.insert(pod.clone(), assignment.batch.clone());
+            }
+        }
+        for assignment in assignments {
+            assignment.pods.iter().for_each(|pod| self.refile(pod));
+            if let Some(batch) = self.batches.get_mut(&assignment.batch) {
+                batch.reserved.extend(assignment.pods);
+            }
+            self.requeue(&assignment.batch);
+            self.touch_batch(&assignment.batch);
+            self.touched.insert(Key::Pool(name.clone()));
+        }
+    }
+
+    /// What a look at this pool sees; `None` when there is none of this name.
+    pub fn pool_snapshot(&self, name: &ObjectName) -> Option<PoolSnapshot> {
+        let uid = self.pool_names.get(name)?;
+        let entry = self.pools.get(uid)?;
+        let empty = Shelf::default();
+        let shelf = self.shelves.get(uid).unwrap_or(&empty);
+        let (capacity, _) = Capacity::of(&entry.object.spec.capacity_spec);
+        let demand = self.waiting.get(name).map_or(0, |waiting| {
+            waiting
+                .iter()
+                .map(|((_, batch), need)| {
+                    let held = self.batches.get(batch).map_or(0, |b| b.held());
+                    let request = Request { batch: (), need: *need, held };
+                    if grants::fits(&request, capacity.pool_max) { *need } else { 0 }
+                })
+                .sum()
+        });
+        let view = |uid: &Uid| self.pods.get(uid).map(|e| e.view.clone());
+        let counts = shelf.counts(entry.memory.creating);
+        // Only a pool that is too large needs the list, and never more of it than it may give up.
+        let over_band = counts.free() > demand + capacity.buffer_max;
+        let excess = counts.free().saturating_sub(demand + capacity.buffer_min);
+        let over_max = counts.schedulable().saturating_sub(capacity.pool_max);
+        let excess = if over_band { excess.max(over_max) } else { over_max };
+        let surplus = shelf.of(Class::Starting).rev().chain(shelf.of(Class::Ready)).take(excess);
+        let revision = match &entry.template {
+            Template::Usable { revision, .. } => &**revision,
+            Template::Malformed(_) => "",
+        };
+        Some(PoolSnapshot {
+            pool: entry.object.clone(),
+            uid: uid.clone(),
+            template: entry.template.clone(),
+            counts,
+            updated: shelf.updated(revision),
+            demand,
+            spent: shelf.of(Class::Spent).filter_map(|uid| view(uid).map(|v| (v, self.was_used(uid)))).collect(),
+            surplus: surplus.filter_map(view).collect(),
+            failing: shelf.failing().and_then(|(uid, n)| view(uid).map(|v| (v, n))),
+            memory: entry.memory.clone(),
+        })
+    }
+
+    /// Somebody should look at this pool again.
+    pub fn touch_pool(&mut self, pool: &Uid) {
+        self.touched.extend(self.pools.get(pool).map(|e| Key::Pool(e.name.clone())));
+    }
+
+    /// Changes what is remembered about a pool.
+    pub fn remember(&mut self, pool: &Uid, change: impl FnOnce(&mut PoolMemory)) {
+        if let Some(entry) = self.pools.get_mut(pool) {
+            change(&mut entry.memory);
+        }
+    }
+}
+
+fn previous_generation(entry: Option<&PoolEntry>) -> Option<i64> {
+    entry.and_then(|e| e.object.metadata.generation)
+}
