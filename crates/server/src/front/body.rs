@@ -107,7 +107,9 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut parser = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut parser).map_err(|error| {
         let path = error.path().to_string();
-        let field = if path == "." { "body" } else { path.as_str() };
+        // A member whose name was not read to its end has the name `?`.
+        let path = path.trim_end_matches(".?");
+        let field = if matches!(path, "." | "?") { "body" } else { path };
         ApiError::field(field, error.inner())
     })?;
     parser.end().map_err(|error| ApiError::field("body", error))?;
