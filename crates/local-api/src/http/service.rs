@@ -1,0 +1,280 @@
+//! The API as a `tower::Service`.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use serde_json::{Value, json};
+
+use super::body::{self, ApiBody, BoxError};
+use super::query::Query;
+use super::render::Rendering;
+use super::route::{Route, route};
+use crate::core::Core;
+use crate::env::WriteInfo;
+use crate::error::{ApiError, Result};
+use crate::object;
+use crate::selector::Selector;
+use crate::verbs::delete::Deleted;
+use crate::verbs::patch::PatchKind;
+use crate::verbs::watch::Watcher;
+use crate::verbs::{Outcome, Target, create, decode, delete, get, list, patch, update};
+
+/// The API: give it a request, get an answer. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiService {
+    core: Arc<Core>,
+}
+
+impl ApiService {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self { core }
+    }
+}
+
+impl<B> tower::Service<Request<B>> for ApiService
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<ApiBody>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, std::result::Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<std::result::Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let core = self.core.clone();
+        Box::pin(async move {
+            let answer = answer(&core, request).await.unwrap_or_else(|error| body::error(&error));
+            crate::gc::kick(&core);
+            Ok(answer)
+        })
+    }
+}
+
+/// A request whose body has been read.
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    pub(crate) headers: HeaderMap,
+    pub(crate) query: Query,
+    pub(crate) body: Bytes,
+}
+
+impl Call {
+    fn header(&self, name: header::HeaderName) -> &str {
+        self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
+    }
+
+    fn content_type(&self) -> &str {
+        self.header(header::CONTENT_TYPE)
+    }
+
+    fn user_agent(&self) -> &str {
+        self.header(header::USER_AGENT)
+    }
+
+    fn rendering(&self) -> Rendering {
+        Rendering::of(self.header(header::ACCEPT), self.query.get("includeObject"))
+    }
+
+    fn value(&self) -> Result<Value> {
+        decode::parse(&self.body, self.content_type())
+    }
+}
+
+async fn answer<B>(core: &Arc<Core>, request: Request<B>) -> Result<Response<ApiBody>>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let route = route(core, request.uri().path())?;
+    let (mut parts, payload) = request.into_parts();
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    if let Route::Target(target) = &route
+        && let Some(sub @ ("exec" | "attach" | "portforward")) = target.subresource.as_deref()
+    {
+        let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+        return super::streams::open(core, target, sub, &parts, &query, upgrade).await;
+    }
+    let body = body::collect(payload).await?;
+    let call = Call { method: parts.method, headers: parts.headers, query, body };
+    match route {
+        Route::Target(target) => on_target(core, &target, &call).await,
+        Route::Review(kind) => crate::reviews::answer(&kind, &call.method, || call.value()),
+        _ if call.method != Method::GET && call.method != Method::HEAD => Err(ApiError::method_not_allowed()),
+        other => crate::discovery::answer(core, &other, call.header(header::ACCEPT)),
+    }
+}
+
+async fn on_target(core: &Arc<Core>, target: &Target, call: &Call) -> Result<Response<ApiBody>> {
+    let collection = target.name.is_empty();
+    match (&call.method, target.subresource.as_deref()) {
+        (&Method::GET, Some("log")) => super::streams::log(core, target, &call.query).await,
+        (&Method::GET, None) if collection && call.query.flag("watch") => watch(core, target, call),
+        (&Method::GET, None) if collection => many(core, target, call),
+        (&Method::GET, None | Some("status")) => {
+            let stored = get::get(core, target)?;
+            Ok(body::json(StatusCode::OK, call.rendering().one(&target.resource, &stored, core)))
+        }
+        (&Method::GET | &Method::HEAD, _) => Err(ApiError::method_not_allowed()),
+        _ => write(core, target, call).await,
+    }
+}
+
+fn selector(target: &Target, query: &Query) -> Result<Selector> {
+    Selector::parse(query.get("labelSelector"), query.get("fieldSelector"), &target.resource)
+}
+
+fn many(core: &Core, target: &Target, call: &Call) -> Result<Response<ApiBody>> {
+    let listed = list::list(core, target, &selector(target, &call.query)?, &call.query.list()?)?;
+    Ok(body::json(StatusCode::OK, call.rendering().many(&target.resource, &listed, core)))
+}
+
+fn watch(core: &Arc<Core>, target: &Target, call: &Call) -> Result<Response<ApiBody>> {
+    let options = call.query.watch()?;
+    let watcher = Watcher::begin(core, target.clone(), selector(target, &call.query)?, call.rendering(), &options)?;
+    let mut response = Response::new(body::streaming(watcher.into_stream()));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json;stream=watch"));
+    Ok(response)
+}
+
+/// Whatever changes something: the hook is asked before and after.
+async fn write(core: &Arc<Core>, target: &Target, call: &Call) -> Result<Response<ApiBody>> {
+    let verb = match call.method {
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => return Err(ApiError::method_not_allowed()),
+    };
+    let info = WriteInfo {
+        verb,
+        group: target.resource.group.clone(),
+        plural: target.resource.plural.clone(),
+        subresource: target.subresource.clone(),
+        namespace: target.namespace.clone(),
+        name: target.name.clone(),
+    };
+    core.hook.before_write(&info).await?;
+    let response = change(core, target, call)?;
+    if crate::crd::is_definition(target) {
+        // What a definition brings is served before its writer hears of it.
+        crate::gc::drain(core);
+    }
+    core.hook.after_write(&info).await?;
+    Ok(response)
+}
+
+fn change(core: &Arc<Core>, target: &Target, call: &Call) -> Result<Response<ApiBody>> {
+    let options = || call.query.write(call.user_agent());
+    let collection = target.name.is_empty();
+    let outcome = match (&call.method, target.subresource.as_deref()) {
+        (&Method::POST, None) if collection => {
+            if target.resource.namespaced && target.namespace.is_empty() {
+                return Err(ApiError::method_not_allowed());
+            }
+            create::create(core, target, call.value()?, &options()?)?
+        }
+        (&Method::POST, Some("binding")) => return bind(core, target, call),
+        (&Method::POST, Some("eviction")) => return evict(core, target, call),
+        (&Method::PUT, None | Some("status" | "finalize")) if !collection => {
+            update::update(core, target, call.value()?, &options()?)?
+        }
+        (&Method::PATCH, None | Some("status")) if !collection => {
+            let kind = PatchKind::of(call.content_type(), target)?;
+            patch::patch(core, target, kind, &call.body, &options()?)?
+        }
+        (&Method::DELETE, None) => return remove(core, target, call),
+        _ => return Err(ApiError::method_not_allowed()),
+    };
+    Ok(written(core, target, call, &outcome))
+}
+
+fn written(core: &Core, target: &Target, call: &Call, outcome: &Outcome) -> Response<ApiBody> {
+    let code = if outcome.created { StatusCode::CREATED } else { StatusCode::OK };
+    let mut response = body::json(code, call.rendering().one(&target.resource, &outcome.object, core));
+    for warning in &outcome.warnings {
+        let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = header::HeaderValue::from_str(&format!("299 - \"{text}\"")) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+    response
+}
+
+fn remove(core: &Core, target: &Target, call: &Call) -> Result<Response<ApiBody>> {
+    let mut options = call.query.delete()?;
+    if !call.body.is_empty() {
+        options = options.read(&call.value()?)?;
+    }
+    if target.name.is_empty() {
+        if target.resource.namespaced && target.namespace.is_empty() {
+            return Err(ApiError::method_not_allowed());
+        }
+        let (items, version) = delete::delete_collection(core, target, &selector(target, &call.query)?, &options)?;
+        let listed = list::Listed { items, version, next: String::new(), remaining: None };
+        return Ok(body::json(StatusCode::OK, call.rendering().many(&target.resource, &listed, core)));
+    }
+    let Deleted { object, gone } = delete::delete(core, target, &options)?;
+    let shows_object = !gone || target.resource.is(crate::kinds::Builtin::Pod);
+    if shows_object {
+        return Ok(body::json(StatusCode::OK, call.rendering().one(&target.resource, &object, core)));
+    }
+    let resource = &target.resource;
+    let mut details = json!({"name": target.name});
+    if !resource.group.is_empty() {
+        details["group"] = resource.group.clone().into();
+    }
+    details["kind"] = resource.plural.clone().into();
+    details["uid"] = object::uid(&object.value).into();
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
+    Ok(body::value(StatusCode::OK, &status))
+}
+
+fn success() -> Response<ApiBody> {
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    body::value(StatusCode::CREATED, &status)
+}
+
+fn bind(core: &Core, target: &Target, call: &Call) -> Result<Response<ApiBody>> {
+    let binding = call.value()?;
+    let node = object::str_at(&binding, "target.name").to_owned();
+    if node.is_empty() {
+        let cause = crate::error::Cause::required("target.name", "");
+        return Err(ApiError::invalid("", "Binding", &target.name, vec![cause]));
+    }
+    let now = core.now();
+    let options = call.query.write(call.user_agent())?;
+    update::modify(core, target, &options, &patch_source(), |old| {
+        let bound = object::str_at(old, "spec.nodeName");
+        if !bound.is_empty() {
+            let why = format!("pod {} is already assigned to node {bound:?}", target.name);
+            return Err(ApiError::conflict("", "pods/binding", &target.name, &why));
+        }
+        Ok(crate::pods::bind(old, &node, &now))
+    })?;
+    Ok(success())
+}
+
+fn patch_source() -> crate::patch::managed::Source<'static> {
+    crate::patch::managed::Source::Update
+}
+
+fn evict(core: &Core, target: &Target, call: &Call) -> Result<Response<ApiBody>> {
+    let eviction = call.value()?;
+    let mut options = call.query.delete()?;
+    if let Some(inner) = eviction.get("deleteOptions") {
+        options = options.read(inner)?;
+    }
+    let pod = Target::new(target.resource.clone(), &target.namespace, &target.name);
+    delete::delete(core, &pod, &options)?;
+    Ok(success())
+}

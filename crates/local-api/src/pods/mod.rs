@@ -1,0 +1,55 @@
+//! What is particular to pods: defaults, rules, graceful deletion.
+
+mod defaults;
+mod quantity;
+mod validate;
+
+use serde_json::{Value, json};
+
+use crate::object;
+
+pub(crate) use defaults::{defaults, prepare_create};
+pub(crate) use validate::check;
+
+/// Seconds between the wish to delete a pod and its end: none for a pod that no node runs.
+pub(crate) fn grace(pod: &Value, asked: Option<i64>) -> i64 {
+    if object::str_at(pod, "spec.nodeName").is_empty()
+        || matches!(object::str_at(pod, "status.phase"), "Succeeded" | "Failed")
+    {
+        return 0;
+    }
+    let own = object::at(pod, "spec.terminationGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(30);
+    asked.unwrap_or(own).max(0)
+}
+
+/// The container that a request means which names none.
+pub(crate) fn default_container(pod: &Value) -> Option<&str> {
+    let annotated = object::meta(pod)
+        .get("annotations")
+        .and_then(|a| a.get("kubectl.kubernetes.io/default-container"))
+        .and_then(Value::as_str);
+    let first = || object::at(pod, "spec.containers")?.get(0)?.get("name")?.as_str();
+    annotated.filter(|name| container_names(pod).any(|n| n == *name)).or_else(first)
+}
+
+/// Names of all containers, init containers last.
+pub(crate) fn container_names(pod: &Value) -> impl Iterator<Item = &str> {
+    ["spec.containers", "spec.initContainers", "spec.ephemeralContainers"]
+        .into_iter()
+        .filter_map(|path| object::at(pod, path)?.as_array())
+        .flatten()
+        .filter_map(|c| c.get("name")?.as_str())
+}
+
+/// Binds a pod to a node, as a scheduler does.
+pub(crate) fn bind(pod: &Value, node: &str, now: &str) -> Value {
+    let mut pod = pod.clone();
+    object::child_mut(&mut pod, "spec").insert("nodeName".into(), node.into());
+    let status = object::child_mut(&mut pod, "status");
+    let conditions = status.entry("conditions").or_insert_with(|| json!([]));
+    if let Value::Array(list) = conditions {
+        list.retain(|c| c.get("type").is_none_or(|t| t != "PodScheduled"));
+        list.push(json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now}));
+    }
+    pod
+}

@@ -1,0 +1,300 @@
+//! The tables of the built-in kinds.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{age, age_column, column, name_column, since};
+use crate::kinds::{Builtin, Column};
+use crate::object;
+
+pub(super) fn columns(kind: Builtin) -> Vec<Column> {
+    let text = |name: &str, priority: i64, what: &str| column(name, "string", "", priority, what);
+    let number = |name: &str, what: &str| column(name, "integer", "", 0, what);
+    let middle = match kind {
+        Builtin::Pod => vec![
+            text("Ready", 0, "The aggregate readiness state of this pod for accepting traffic."),
+            text("Status", 0, "The aggregate status of the containers in this pod."),
+            text("Restarts", 0, "How often the containers were restarted, and when last."),
+            age_column(),
+            text("IP", 1, "Address of the pod."),
+            text("Node", 1, "Node that runs the pod."),
+            text("Nominated Node", 1, "Node that may run the pod after preemption."),
+            text("Readiness Gates", 1, "Conditions that readiness waits for."),
+        ],
+        Builtin::Namespace => vec![text("Status", 0, "The status of the namespace"), age_column()],
+        Builtin::ConfigMap => vec![number("Data", "Number of entries."), age_column()],
+        Builtin::Secret => {
+            vec![text("Type", 0, "Kind of the secret's data."), number("Data", "Number of entries."), age_column()]
+        }
+        Builtin::ServiceAccount => vec![number("Secrets", "Number of secrets."), age_column()],
+        Builtin::Node => vec![
+            text("Status", 0, "The status of the node"),
+            text("Roles", 0, "The roles of the node"),
+            age_column(),
+            text("Version", 0, "Version of the node's agent."),
+            text("Internal-IP", 1, "Address of the node."),
+            text("External-IP", 1, "Address of the node from outside."),
+            text("OS-Image", 1, "Operating system."),
+            text("Kernel-Version", 1, "Kernel."),
+            text("Container-Runtime", 1, "Container runtime."),
+        ],
+        Builtin::Service => vec![
+            text("Type", 0, "Kind of the service."),
+            text("Cluster-IP", 0, "Address of the service."),
+            text("External-IP", 0, "Address from outside."),
+            text("Port(s)", 0, "Ports of the service."),
+            age_column(),
+            text("Selector", 1, "Pods behind the service."),
+        ],
+        Builtin::Lease => vec![text("Holder", 0, "Who holds the lease."), age_column()],
+        Builtin::Definition => vec![column("Created At", "date", "", 0, "When the definition was made.")],
+        Builtin::Event => {
+            return vec![
+                text("Last Seen", 0, "Time since the event was last seen."),
+                text("Type", 0, "Normal or Warning."),
+                text("Reason", 0, "Why, in one word."),
+                text("Object", 0, "What the event is about."),
+                text("Subobject", 1, "Part of the object."),
+                text("Source", 1, "Who reports."),
+                text("Message", 0, "Why, in words."),
+                text("First Seen", 1, "Time since the event was first seen."),
+                column("Count", "integer", "", 1, "How often it was seen."),
+                column("Name", "string", "name", 1, "Name of the event."),
+            ];
+        }
+    };
+    std::iter::once(name_column()).chain(middle).collect()
+}
+
+pub(super) fn cells(kind: Builtin, value: &Value, now: Timestamp) -> Vec<Value> {
+    let text = |path: &str| object::str_at(value, path).to_owned();
+    let or_none = |text: String| if text.is_empty() { "<none>".to_owned() } else { text };
+    let count = |path: &str| {
+        object::at(value, path)
+            .map_or(0, |v| v.as_object().map_or_else(|| v.as_array().map_or(0, Vec::len), serde_json::Map::len))
+    };
+    let name = object::name(value);
+    let age = age(value, now);
+    match kind {
+        Builtin::Pod => {
+            let (ready, status, restarts) = pod_state(value, now);
+            let gates = count("spec.readinessGates");
+            vec![
+                json!(name),
+                json!(ready),
+                json!(status),
+                json!(restarts),
+                json!(age),
+                json!(or_none(text("status.podIP"))),
+                json!(or_none(text("spec.nodeName"))),
+                json!(or_none(text("status.nominatedNodeName"))),
+                json!(if gates == 0 { "<none>".to_owned() } else { format!("0/{gates}") }),
+            ]
+        }
+        Builtin::Namespace => vec![json!(name), json!(text("status.phase")), json!(age)],
+        Builtin::ConfigMap => vec![json!(name), json!(count("data") + count("binaryData")), json!(age)],
+        Builtin::Secret => vec![json!(name), json!(text("type")), json!(count("data")), json!(age)],
+        Builtin::ServiceAccount => vec![json!(name), json!(count("secrets")), json!(age)],
+        Builtin::Node => node_cells(value, name, age),
+        Builtin::Service => service_cells(value, name, age),
+        Builtin::Lease => vec![json!(name), json!(text("spec.holderIdentity")), json!(age)],
+        Builtin::Definition => vec![json!(name), json!(text("metadata.creationTimestamp"))],
+        Builtin::Event => event_cells(value, name, now),
+    }
+}
+
+fn conditions<'a>(value: &'a Value, kind: &'a str) -> Option<&'a Value> {
+    object::at(value, "status.conditions")?.as_array()?.iter().find(|c| c.get("type").is_some_and(|t| t == kind))
+}
+
+fn node_cells(value: &Value, name: &str, age: String) -> Vec<Value> {
+    let ready = conditions(value, "Ready").and_then(|c| c.get("status")?.as_str());
+    let mut status = match ready {
+        Some("True") => "Ready".to_owned(),
+        Some("False") => "NotReady".to_owned(),
+        _ => "Unknown".to_owned(),
+    };
+    if object::at(value, "spec.unschedulable").and_then(Value::as_bool) == Some(true) {
+        status.push_str(",SchedulingDisabled");
+    }
+    let labels = object::meta(value).get("labels").and_then(Value::as_object);
+    let mut roles: Vec<&str> =
+        labels.into_iter().flatten().filter_map(|(k, _)| k.strip_prefix("node-role.kubernetes.io/")).collect();
+    roles.sort_unstable();
+    let address = |kind: &str| {
+        object::at(value, "status.addresses")
+            .and_then(Value::as_array)
+            .and_then(|l| l.iter().find(|a| a.get("type").is_some_and(|t| t == kind))?.get("address")?.as_str())
+            .unwrap_or("<none>")
+            .to_owned()
+    };
+    let info = |field: &str| {
+        let text = object::str_at(value, &format!("status.nodeInfo.{field}")).to_owned();
+        if text.is_empty() { "<unknown>".into() } else { text }
+    };
+    vec![
+        json!(name),
+        json!(status),
+        json!(if roles.is_empty() { "<none>".to_owned() } else { roles.join(",") }),
+        json!(age),
+        json!(object::str_at(value, "status.nodeInfo.kubeletVersion")),
+        json!(address("InternalIP")),
+        json!(address("ExternalIP")),
+        json!(info("osImage")),
+        json!(info("kernelVersion")),
+        json!(info("containerRuntimeVersion")),
+    ]
+}
+
+fn service_cells(value: &Value, name: &str, age: String) -> Vec<Value> {
+    let text = |path: &str| object::str_at(value, path).to_owned();
+    let or_none = |text: String| if text.is_empty() { "<none>".to_owned() } else { text };
+    let ports: Vec<String> = object::at(value, "spec.ports")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .map(|p| {
+            let port = p.get("port").map(Value::to_string).unwrap_or_default();
+            format!("{port}/{}", p.get("protocol").and_then(Value::as_str).unwrap_or("TCP"))
+        })
+        .collect();
+    let selector: Vec<String> = object::at(value, "spec.selector")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default()))
+        .collect();
+    vec![
+        json!(name),
+        json!(text("spec.type")),
+        json!(or_none(text("spec.clusterIP"))),
+        json!("<none>"),
+        json!(or_none(ports.join(","))),
+        json!(age),
+        json!(or_none(selector.join(","))),
+    ]
+}
+
+fn event_cells(value: &Value, name: &str, now: Timestamp) -> Vec<Value> {
+    let text = |path: &str| object::str_at(value, path).to_owned();
+    let first_of = |paths: &[&str]| paths.iter().map(|p| text(p)).find(|t| !t.is_empty()).unwrap_or_default();
+    let last = first_of(&["series.lastObservedTime", "lastTimestamp", "eventTime", "metadata.creationTimestamp"]);
+    let first = first_of(&["firstTimestamp", "eventTime", "metadata.creationTimestamp"]);
+    let count = object::at(value, "series.count").or(object::at(value, "count")).and_then(Value::as_i64).unwrap_or(1);
+    let object = format!("{}/{}", text("involvedObject.kind").to_lowercase(), text("involvedObject.name"));
+    let source = first_of(&["source.component", "reportingComponent"]);
+    let host = text("source.host");
+    vec![
+        json!(since(&last, now)),
+        json!(text("type")),
+        json!(text("reason")),
+        json!(object),
+        json!(text("involvedObject.fieldPath")),
+        json!(if host.is_empty() { source } else { format!("{source}, {host}") }),
+        json!(text("message").trim()),
+        json!(since(&first, now)),
+        json!(count),
+        json!(name),
+    ]
+}
+
+/// Ready, status and restarts of a pod, as kubectl shows them.
+fn pod_state(pod: &Value, now: Timestamp) -> (String, String, String) {
+    let list = |path: &str| object::at(pod, path).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let total = list("spec.containers").len();
+    let phase = object::str_at(pod, "status.phase");
+    let reason = object::str_at(pod, "status.reason");
+    let mut status = if reason.is_empty() { phase.to_owned() } else { reason.to_owned() };
+    let (mut ready, mut restarts, mut last_restart) = (0, 0_i64, String::new());
+    let mut note_restart = |container: &Value| {
+        restarts += container.get("restartCount").and_then(Value::as_i64).unwrap_or(0);
+        let finished = object::str_at(container, "lastState.terminated.finishedAt");
+        if finished > last_restart.as_str() {
+            last_restart = finished.to_owned();
+        }
+    };
+    let mut initializing = false;
+    let inits = list("status.initContainerStatuses");
+    for (index, container) in inits.iter().enumerate() {
+        note_restart(container);
+        let state = container.get("state").unwrap_or(&Value::Null);
+        if let Some(done) = object::at(state, "terminated") {
+            let code = done.get("exitCode").and_then(Value::as_i64).unwrap_or(0);
+            if code == 0 {
+                continue;
+            }
+            status = format!("Init:{}", ended(done));
+        } else if object::at(state, "running").is_some()
+            && container.get("started").and_then(Value::as_bool) == Some(true)
+            && is_sidecar(pod, container)
+        {
+            continue;
+        } else {
+            let waiting = object::str_at(state, "waiting.reason");
+            status = if waiting.is_empty() || waiting == "PodInitializing" {
+                format!("Init:{index}/{}", list("spec.initContainers").len())
+            } else {
+                format!("Init:{waiting}")
+            };
+        }
+        initializing = true;
+        break;
+    }
+    if !initializing {
+        let mut running = false;
+        for container in list("status.containerStatuses").iter().rev() {
+            note_restart(container);
+            let state = container.get("state").unwrap_or(&Value::Null);
+            let waiting = object::str_at(state, "waiting.reason");
+            if !waiting.is_empty() {
+                status = waiting.to_owned();
+            } else if let Some(done) = object::at(state, "terminated") {
+                status = ended(done);
+            } else if object::at(state, "running").is_some()
+                && container.get("ready").and_then(Value::as_bool) == Some(true)
+            {
+                running = true;
+                ready += 1;
+            }
+        }
+        if status == "Completed" && running {
+            let is_ready = conditions(pod, "Ready").and_then(|c| c.get("status")?.as_str()) == Some("True");
+            status = if is_ready { "Running".into() } else { "NotReady".into() };
+        }
+    }
+    if object::is_terminating(pod) {
+        status = if reason == "NodeLost" {
+            "Unknown".into()
+        } else if phase != "Failed" && phase != "Succeeded" {
+            "Terminating".into()
+        } else {
+            status
+        };
+    }
+    let restarts = if restarts > 0 && !last_restart.is_empty() {
+        format!("{restarts} ({} ago)", since(&last_restart, now))
+    } else {
+        restarts.to_string()
+    };
+    (format!("{ready}/{total}"), status, restarts)
+}
+
+fn is_sidecar(pod: &Value, status: &Value) -> bool {
+    let specs = object::at(pod, "spec.initContainers").and_then(Value::as_array);
+    specs
+        .into_iter()
+        .flatten()
+        .any(|c| c.get("name") == status.get("name") && c.get("restartPolicy").is_some_and(|p| p == "Always"))
+}
+
+/// How a container ended, in one word.
+fn ended(terminated: &Value) -> String {
+    let reason = terminated.get("reason").and_then(Value::as_str).unwrap_or_default();
+    if !reason.is_empty() {
+        return reason.to_owned();
+    }
+    match terminated.get("signal").and_then(Value::as_i64).filter(|s| *s != 0) {
+        Some(signal) => format!("Signal:{signal}"),
+        None => format!("ExitCode:{}", terminated.get("exitCode").and_then(Value::as_i64).unwrap_or(0)),
+    }
+}

@@ -1,0 +1,122 @@
+//! `GET` of a collection, whole or in pages.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use parking_lot::Mutex;
+
+use super::Target;
+use crate::core::Core;
+use crate::error::{ApiError, Result};
+use crate::selector::Selector;
+use crate::store::Stored;
+
+/// The query of a list.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ListOptions {
+    pub(crate) limit: usize,
+    pub(crate) page: String,
+    pub(crate) resource_version: Option<u64>,
+    pub(crate) version_match: String,
+}
+
+/// One answer to a list.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub(crate) items: Vec<Arc<Stored>>,
+    pub(crate) version: u64,
+    /// Token of the next page, empty on the last.
+    pub(crate) next: String,
+    pub(crate) remaining: Option<usize>,
+}
+
+/// Lists that have been begun. A page is of the moment at which the list began; the oldest lists are forgotten.
+#[derive(Default)]
+pub(crate) struct Pages(Mutex<PagesInner>);
+
+#[derive(Default)]
+struct PagesInner {
+    counter: u64,
+    open: VecDeque<(u64, u64, Vec<Arc<Stored>>)>,
+}
+
+/// Begun lists remembered at once.
+const OPEN_LISTS: usize = 64;
+
+/// Objects of a collection that a selector takes.
+pub(crate) fn list(core: &Core, target: &Target, selector: &Selector, options: &ListOptions) -> Result<Listed> {
+    let (version, items) = if options.page.is_empty() {
+        let state = core.store.state();
+        let version = state.version();
+        if let Some(wanted) = options.resource_version.filter(|v| *v > version) {
+            let mut error =
+                ApiError::new(504, "Timeout", format!("Too large resource version: {wanted}, current: {version}"));
+            error.retry_after = Some(1);
+            error.causes.push(crate::error::Cause {
+                reason: "ResourceVersionTooLarge",
+                message: "Too large resource version".into(),
+                field: String::new(),
+            });
+            return Err(error);
+        }
+        if options.version_match == "Exact" && options.resource_version != Some(version) {
+            return Err(ApiError::expired("The resourceVersion for the provided list is too old."));
+        }
+        let items: Vec<_> = candidates(&state, target, selector);
+        drop(state);
+        (version, items)
+    } else {
+        let token = decode_token(&options.page)?;
+        let mut pages = core.pages.0.lock();
+        let at = pages.open.iter().position(|(id, _, _)| *id == token);
+        let Some((_, version, items)) = at.and_then(|at| pages.open.remove(at)) else {
+            return Err(ApiError::expired(
+                "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.",
+            ));
+        };
+        (version, items)
+    };
+    let mut items: Vec<_> = if options.page.is_empty() {
+        items.into_iter().filter(|o| selector.matches(&o.value)).collect()
+    } else {
+        items
+    };
+    if options.limit == 0 || items.len() <= options.limit {
+        return Ok(Listed { items, version, next: String::new(), remaining: None });
+    }
+    let rest = items.split_off(options.limit);
+    let remaining = rest.len();
+    let mut pages = core.pages.0.lock();
+    pages.counter += 1;
+    let id = pages.counter;
+    pages.open.push_back((id, version, rest));
+    if pages.open.len() > OPEN_LISTS {
+        pages.open.pop_front();
+    }
+    let remaining = selector.is_empty().then_some(remaining);
+    Ok(Listed { items, version, next: encode_token(id), remaining })
+}
+
+fn candidates(state: &crate::store::State, target: &Target, selector: &Selector) -> Vec<Arc<Stored>> {
+    let namespace = (target.resource.namespaced && !target.namespace.is_empty()).then_some(target.namespace.as_str());
+    if let Some(name) = selector.exact_name()
+        && (namespace.is_some() || !target.resource.namespaced)
+    {
+        let key = crate::store::Key::new(&target.resource.table, namespace.unwrap_or_default(), name);
+        return state.get(&key).into_iter().collect();
+    }
+    state.scan(&target.resource.table, namespace).cloned().collect()
+}
+
+fn encode_token(id: u64) -> String {
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(format!("osb:{id}"))
+}
+
+fn decode_token(token: &str) -> Result<u64> {
+    base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .decode(token)
+        .ok()
+        .and_then(|bytes| String::from_utf8(bytes).ok()?.strip_prefix("osb:")?.parse().ok())
+        .ok_or_else(|| ApiError::bad_request("continue key is not valid"))
+}

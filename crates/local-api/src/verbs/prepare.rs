@@ -1,0 +1,256 @@
+//! What the server does to an object between decoding and storing: identity, status, generation, defaults, rules.
+
+use serde_json::Value;
+
+use super::Target;
+use crate::core::Core;
+use crate::error::{ApiError, Cause, Result};
+use crate::kinds::{Builtin, Resource};
+use crate::object;
+use crate::schema;
+
+/// Fills in what a new object gets from the server.
+pub(crate) fn for_create(core: &Core, target: &Target, value: &mut Value) -> Result<()> {
+    let resource = &target.resource;
+    if !object::meta_str(value, "resourceVersion").is_empty() {
+        return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    place(target, value)?;
+    let generated = object::meta_str(value, "generateName").to_owned();
+    if object::name(value).is_empty() && !generated.is_empty() {
+        // Kubernetes cuts the prefix so that the name stays within 63 characters.
+        let prefix: String = generated.chars().take(58).collect();
+        let name = format!("{prefix}{}", core.ids.suffix());
+        object::meta_mut(value).insert("name".into(), name.into());
+    }
+    let meta = object::meta_mut(value);
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+        meta.shift_remove(field);
+    }
+    meta.insert("uid".into(), core.ids.uid().into());
+    meta.insert("creationTimestamp".into(), core.now().into());
+    if counts_generations(resource) {
+        meta.insert("generation".into(), 1.into());
+    } else {
+        meta.shift_remove("generation");
+    }
+    if resource.has_status && !resource.is(Builtin::Node) {
+        drop_key(value, "status");
+    }
+    defaults(value, resource);
+    match resource.builtin {
+        Some(Builtin::Pod) => crate::pods::prepare_create(value),
+        Some(Builtin::Namespace) => crate::namespaces::prepare_create(value),
+        Some(Builtin::Secret) => secret_data(value),
+        Some(Builtin::Definition) => crate::crd::prepare(value),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn counts_generations(resource: &Resource) -> bool {
+    resource.is_custom() || resource.counts_generations
+}
+
+fn drop_key(value: &mut Value, key: &str) {
+    if let Value::Object(map) = value {
+        map.shift_remove(key);
+    }
+}
+
+/// Makes namespace and name agree with the path.
+pub(crate) fn place(target: &Target, value: &mut Value) -> Result<()> {
+    let namespaced = target.resource.namespaced;
+    let given = object::namespace(value);
+    if namespaced {
+        if !given.is_empty() && given != target.namespace {
+            return Err(ApiError::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+        let namespace = target.namespace.clone();
+        object::meta_mut(value).insert("namespace".into(), namespace.into());
+    } else {
+        object::meta_mut(value).shift_remove("namespace");
+    }
+    let name = object::name(value);
+    if !target.name.is_empty() && name != target.name {
+        if !name.is_empty() {
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({name}) does not match the name on the URL ({})",
+                target.name
+            )));
+        }
+        let name = target.name.clone();
+        object::meta_mut(value).insert("name".into(), name.into());
+    }
+    Ok(())
+}
+
+/// Fills in the schema's defaults, and those that depend on other fields.
+pub(crate) fn defaults(value: &mut Value, resource: &Resource) {
+    schema::fill(value, &resource.schema.root, &resource.schema.defs);
+    match resource.builtin {
+        Some(Builtin::Pod) => crate::pods::defaults(value),
+        Some(Builtin::Definition) => crate::crd::defaults(value),
+        _ => {}
+    }
+}
+
+/// Brings an update into line with what is stored: what the path may not change stays as it was.
+pub(crate) fn for_update(target: &Target, old: &Value, new: &mut Value) -> Result<()> {
+    let resource = &target.resource;
+    place(target, new)?;
+    let uid = object::meta_str(new, "uid");
+    if !uid.is_empty() && uid != object::uid(old) {
+        return Err(target.conflict(&format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            object::uid(old)
+        )));
+    }
+    if target.is_status() {
+        // Only the status (and who manages it) is taken from the request.
+        let status = new.get("status").cloned();
+        let managed = object::meta(new).get("managedFields").cloned();
+        *new = old.clone();
+        match status {
+            Some(status) => new["status"] = status,
+            None => drop_key(new, "status"),
+        }
+        match managed {
+            Some(managed) => object::meta_mut(new).insert("managedFields".into(), managed),
+            None => object::meta_mut(new).shift_remove("managedFields"),
+        };
+    } else {
+        if resource.has_status {
+            match old.get("status") {
+                Some(status) => new["status"] = status.clone(),
+                None => drop_key(new, "status"),
+            }
+        }
+        let kept = [
+            "uid",
+            "creationTimestamp",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "generation",
+            "generateName",
+        ];
+        let old_meta = object::meta(old);
+        let meta = object::meta_mut(new);
+        for field in kept {
+            match old_meta.get(field) {
+                Some(value) => meta.insert(field.into(), value.clone()),
+                None => meta.shift_remove(field),
+            };
+        }
+        meta.shift_remove("selfLink");
+        if meta.contains_key("deletionTimestamp") {
+            let added: Vec<&str> = object::finalizers(new).filter(|f| !object::has_finalizer(old, f)).collect();
+            if !added.is_empty() {
+                let shown = serde_json::json!(added);
+                let detail = format!(
+                    "no new finalizers can be added if the object is being deleted, found new finalizers {shown}"
+                );
+                let cause = Cause::forbidden("metadata.finalizers", &detail);
+                return Err(ApiError::invalid(&resource.group, &resource.kind, &target.name, vec![cause]));
+            }
+        }
+        match resource.builtin {
+            Some(Builtin::Secret) => secret_data(new),
+            Some(Builtin::Namespace) if target.subresource.as_deref() != Some("finalize") => {
+                crate::namespaces::keep_finalizers(old, new);
+            }
+            Some(Builtin::Definition) => crate::crd::prepare(new),
+            _ => {}
+        }
+    }
+    defaults(new, resource);
+    if !target.is_status() && counts_generations(resource) && !same_spec(old, new) {
+        let generation = object::meta(old).get("generation").and_then(Value::as_i64).unwrap_or(0) + 1;
+        object::meta_mut(new).insert("generation".into(), generation.into());
+    }
+    Ok(())
+}
+
+/// Whether everything but metadata and status is the same.
+fn same_spec(old: &Value, new: &Value) -> bool {
+    let relevant = |value: &Value| -> Vec<(String, Value)> {
+        let mut list: Vec<_> = value
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(key, _)| !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind"))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        list.sort_by(|a, b| a.0.cmp(&b.0));
+        list
+    };
+    relevant(old) == relevant(new)
+}
+
+/// Moves `stringData` into `data`.
+fn secret_data(value: &mut Value) {
+    use base64::Engine as _;
+    let Value::Object(map) = value else { return };
+    let Some(Value::Object(texts)) = map.shift_remove("stringData") else { return };
+    let data = object::child_mut(value, "data");
+    for (key, text) in texts {
+        let encoded = base64::engine::general_purpose::STANDARD.encode(text.as_str().unwrap_or_default());
+        data.insert(key, encoded.into());
+    }
+}
+
+/// Refuses what breaks a rule. `old` is what is stored, for an update.
+pub(crate) fn check(target: &Target, old: Option<&Value>, new: &Value) -> Result<()> {
+    let resource = &target.resource;
+    let mut causes = Vec::new();
+    if !target.is_status() {
+        let label_names = matches!(resource.builtin, Some(Builtin::Namespace | Builtin::Service));
+        causes.extend(super::names::check_metadata(new, label_names, resource.namespaced));
+    }
+    match resource.builtin {
+        None => causes.extend(schema::validate(new, &resource.schema.root, &resource.schema.defs)),
+        Some(Builtin::Pod) => causes.extend(crate::pods::check(target, old, new)),
+        Some(Builtin::Definition) if !target.is_status() => causes.extend(crate::crd::check(old, new)),
+        Some(Builtin::ConfigMap | Builtin::Secret) => causes.extend(data_rules(resource, old, new)),
+        _ => {}
+    }
+    if causes.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::invalid(&resource.group, &resource.kind, object::name(new), causes))
+}
+
+/// Largest sum of the values of a ConfigMap or Secret.
+const DATA_LIMIT: usize = 1024 * 1024;
+
+fn data_rules(resource: &Resource, old: Option<&Value>, new: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    let fields: &[&str] = if resource.is(Builtin::Secret) { &["data"] } else { &["data", "binaryData"] };
+    let mut size = 0;
+    for field in fields {
+        for (key, value) in new.get(field).and_then(Value::as_object).into_iter().flatten() {
+            size += value.as_str().map_or(0, str::len);
+            if !super::names::is_config_key(key) {
+                let rule = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
+                causes.push(Cause::invalid(format!("{field}[{key}]"), &key.as_str().into(), rule));
+            }
+        }
+    }
+    if size > DATA_LIMIT {
+        let field = if resource.is(Builtin::Secret) { "data" } else { "" };
+        causes.push(Cause::too_long(field, DATA_LIMIT as u64));
+    }
+    if let Some(old) = old
+        && old.get("immutable").and_then(Value::as_bool) == Some(true)
+    {
+        if new.get("immutable").and_then(Value::as_bool) != Some(true) {
+            causes.push(Cause::forbidden("immutable", "field is immutable when `immutable` is set"));
+        }
+        for field in fields.iter().filter(|f| old.get(**f) != new.get(**f)) {
+            causes.push(Cause::forbidden(*field, "field is immutable when `immutable` is set"));
+        }
+    }
+    causes
+}
