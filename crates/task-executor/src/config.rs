@@ -40,7 +40,7 @@ pub struct Args {
     #[arg(long, env = "MAX_ACTIVE_TASKS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub max_active: u32,
     /// Port of execd on this pod's loopback; 0 never hands tasks to execd
-    #[arg(long, env = "EXECD_PORT", default_value_t = EXECD_PORT)]
+    #[arg(long, env = "EXECD_HANDOVER_PORT", default_value_t = EXECD_PORT)]
     pub execd_port: u16,
     /// Seconds between the polite and the final signal when a task is stopped
     #[arg(long, env = "STOP_GRACE_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=300))]
