@@ -9,6 +9,7 @@ pub mod config;
 pub mod error;
 pub mod execd;
 pub mod http;
+pub mod init;
 pub mod inject;
 pub mod manager;
 pub mod proc;

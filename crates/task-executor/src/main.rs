@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use api_types::names::env;
 use clap::Parser as _;
 use task_executor::config::{Args, daemon_key, two_dashes};
-use task_executor::{http, manager, supervise};
+use task_executor::{http, init, manager, supervise};
 
 fn main() -> anyhow::Result<()> {
     let args: Vec<_> = std::env::args_os().collect();
@@ -25,6 +25,7 @@ fn main() -> anyhow::Result<()> {
     let mode = args.mode(var("ENABLE_SIDECAR_MODE").as_deref());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build()?;
     runtime.block_on(async {
+        init::prepare()?;
         let manager = manager::open(&args, mode, var(env::POD_UID))?;
         manager.recover().await;
         http::serve(args.listen_addr, http::App { manager, key }).await

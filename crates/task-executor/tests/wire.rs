@@ -182,11 +182,13 @@ fn a_task_is_handed_to_execd_and_found_again() {
         .current_dir(dir.path())
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
-        .env_remove("OPENSANDBOX_DAEMON_KEY")
+        .env("OPENSANDBOX_DAEMON_KEY", Signer::from_seed(&[7; 32]).daemon_key())
+        .env("OPENSANDBOX_POD_UID", POD)
         .spawn()
         .unwrap();
-    let mut recipe = Recipe::default();
-    recipe.env = vec!["STOP_GRACE_SECONDS=1".into(), format!("EXECD_HANDOVER_PORT={port}")];
+    let mut recipe = keyed();
+    recipe.env.retain(|e| !e.starts_with("EXECD_HANDOVER_PORT="));
+    recipe.env.push(format!("EXECD_HANDOVER_PORT={port}"));
     let pod = Pod::start(recipe);
     pod.wait_for("execd", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
     let go = dir.path().join("go");

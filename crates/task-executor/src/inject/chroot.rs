@@ -21,6 +21,7 @@ impl Injector for Chroot {
         fork::launch(launch, || {
             let places = enter::Places::open(target.id)?;
             enter::same_user_namespace(target.id.pid)?;
+            enter::no_filter_lost(&target.credentials)?;
             enter::copy_surroundings(target);
             places.enter_root()?;
             enter::assume(&target.credentials)?;

@@ -64,6 +64,16 @@ pub fn same_user_namespace(pid: i32) -> Result<(), LaunchError> {
     }
 }
 
+/// A filter of system calls can't be copied. A task must not lose one that its container has.
+pub fn no_filter_lost(target: &Credentials) -> Result<(), LaunchError> {
+    let own = std::process::id().try_into().ok().and_then(Credentials::read);
+    if target.seccomp != 0 && own.is_none_or(|own| own.seccomp == 0) {
+        let why = "the sandbox container has a seccomp filter and task-executor has none; give both the same profile";
+        return Err(LaunchError::Unavailable(why.into()));
+    }
+    Ok(())
+}
+
 /// Limits, OOM score and file mask of the target, as far as we may have them.
 pub fn copy_surroundings(target: &Target) {
     sys::copy_limits(Pid::from_raw(target.id.pid));

@@ -52,6 +52,7 @@ impl Injector for Namespaces {
         let pid = target.id.pid;
         fork::launch(launch, || {
             enter::same_user_namespace(pid)?;
+            enter::no_filter_lost(&target.credentials)?;
             let cgroup = Door::open(pid, "cgroup", CloneFlags::CLONE_NEWCGROUP)?;
             let mut doors = Vec::new();
             for (name, kind) in [

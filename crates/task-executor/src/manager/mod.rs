@@ -167,7 +167,7 @@ impl Manager {
         if seen.is_some_and(|seen| seen != base) {
             return;
         }
-        let at_rest = |e: &Entry| e.phase == Phase::Ended && !e.deleting();
+        let at_rest = |e: &Entry| e.record.role != Role::Task || (e.phase == Phase::Ended && !e.deleting());
         if seen.is_none() && self.inner.lock().tasks.values().all(at_rest) {
             return;
         }
