@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use api_types::lifecycle::{CreateSandboxRequest, EXTENSION_POOL_REF, ImageAuth, ImageSpec, Platform};
 use tokio::time::Instant;
 
-use crate::{Client, ConnectionConfig, Error, Result, Sandbox};
+use crate::{Client, ConnectionConfig, Error, Result, Sandbox, execd::NotReady};
 
 /// Time to live unless set.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
@@ -212,15 +212,17 @@ impl SandboxBuilder {
         let guarded = Sandbox::new(client.clone(), id.clone(), answer.execd.as_ref(), true);
         if answer.execd.is_none()
             && !self.skip_health_check
-            && let Err(last) = guarded.execd().wait_ready(deadline).await
+            && let Err(why) = guarded.execd().wait_ready(deadline).await
         {
             guarded.set_kill_on_drop(false);
             if let Err(error) = client.kill(&id).await {
                 tracing::warn!(sandbox = %id, %error, "a sandbox that did not become ready could not be killed");
             }
-            return Err(match last {
-                Some(error) if !error.is_retryable() => error,
-                last => Error::NotReady { sandbox: id, after: self.ready_timeout, last: last.map(Box::new) },
+            return Err(match why {
+                NotReady::Never(error) => error,
+                NotReady::InTime(last) => {
+                    Error::NotReady { sandbox: id, after: self.ready_timeout, last: last.map(Box::new) }
+                }
             });
         }
         guarded.set_kill_on_drop(self.kill_on_drop);

@@ -28,6 +28,14 @@ struct Address {
     headers: HeaderMap,
 }
 
+/// Why waiting for a daemon ended without it.
+pub(crate) enum NotReady {
+    /// It will not answer.
+    Never(Error),
+    /// It had not answered at the deadline; the last failure.
+    InTime(Option<Error>),
+}
+
 impl Execd {
     pub(crate) fn new(client: Client, sandbox: Arc<str>, endpoint: Option<&Endpoint>) -> Self {
         let known = endpoint.and_then(|endpoint| resolve(&client, endpoint).ok()).map(Arc::new);
@@ -107,7 +115,7 @@ impl Execd {
     ///
     /// Servers that answer a create only when the daemon is there need one round; others are asked
     /// in growing intervals, for they have nothing to wait on.
-    pub(crate) async fn wait_ready(&self, deadline: Instant) -> Result<(), Option<Error>> {
+    pub(crate) async fn wait_ready(&self, deadline: Instant) -> Result<(), NotReady> {
         let mut pauses = ExponentialBuilder::new()
             .with_min_delay(Duration::from_millis(10))
             .with_max_delay(Duration::from_millis(200))
@@ -117,19 +125,19 @@ impl Execd {
         loop {
             match tokio::time::timeout_at(deadline, self.ping_once()).await {
                 Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) if !may_become_ready(&error) => return Err(Some(error)),
+                Ok(Err(error)) if !may_become_ready(&error) => return Err(NotReady::Never(error)),
                 Ok(Err(error)) => last = Some(error),
-                Err(_) => return Err(last),
+                Err(_) => return Err(NotReady::InTime(last)),
             }
             let pause = pauses.next().unwrap_or(Duration::from_millis(200));
             if tokio::time::timeout_at(deadline, tokio::time::sleep(pause)).await.is_err() {
-                return Err(last);
+                return Err(NotReady::InTime(last));
             }
         }
     }
 
     async fn ping_once(&self) -> Result<()> {
-        let call = Call { retry: Retry::Never, ..self.call("ping sandbox", Retry::Never) };
+        let call = self.call("ping sandbox", Retry::Never);
         self.send(call, Method::GET, "/ping", |r| r).await.map(drop)
     }
 }

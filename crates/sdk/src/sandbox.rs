@@ -181,7 +181,7 @@ impl Drop for Inner {
                 }
             })),
             Err(_) => {
-                tracing::warn!(sandbox = %id, "a sandbox was dropped outside the runtime and lives on until it expires")
+                tracing::warn!(sandbox = %id, "a sandbox was dropped outside the runtime and lives on until it expires");
             }
         }
     }
