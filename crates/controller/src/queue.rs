@@ -58,6 +58,45 @@ impl Inner {
             self.timers.remove(&(old, key.clone()));
         }
     }
+
+    /// The next key that counts as running from now on, or when to ask again.
+    fn take(&mut self, now: Instant) -> Result<Key, Option<Instant>> {
+        while let Some((at, _)) = self.timers.first()
+            && *at <= now
+        {
+            if let Some((_, key)) = self.timers.pop_first() {
+                self.due.remove(&key);
+                self.push(key);
+            }
+        }
+        let Some(key) = self.ready.pop_front() else {
+            return Err(self.timers.first().map(|(at, _)| *at));
+        };
+        self.queued.remove(&key);
+        self.running.insert(key.clone());
+        self.disarm(&key);
+        Ok(key)
+    }
+
+    fn finish(&mut self, key: Key, again_in: Option<Duration>, failed: bool, now: Instant) {
+        self.running.remove(&key);
+        if failed {
+            let failures = self.failures.entry(key.clone()).or_default();
+            *failures = failures.saturating_add(1);
+            let wait = FIRST_BACKOFF.saturating_mul(1 << (*failures - 1).min(12)).min(LONGEST_BACKOFF);
+            // What was touched meanwhile waits too: it would most likely fail for the same reason.
+            self.again.remove(&key);
+            self.arm(key, now + wait);
+            return;
+        }
+        self.failures.remove(&key);
+        if self.again.remove(&key) {
+            self.push(key.clone());
+        }
+        if let Some(wait) = again_in {
+            self.arm(key, now + wait);
+        }
+    }
 }
 
 impl Queue {
@@ -78,24 +117,10 @@ impl Queue {
     /// The next key; waits for one. It counts as running until [`Queue::done`].
     pub(crate) async fn next(&self) -> Key {
         loop {
-            let wake_at = {
-                let mut inner = self.inner.lock();
-                let now = Instant::now();
-                while let Some((at, _)) = inner.timers.first()
-                    && *at <= now
-                {
-                    if let Some((_, key)) = inner.timers.pop_first() {
-                        inner.due.remove(&key);
-                        inner.push(key);
-                    }
-                }
-                if let Some(key) = inner.ready.pop_front() {
-                    inner.queued.remove(&key);
-                    inner.running.insert(key.clone());
-                    inner.disarm(&key);
-                    return key;
-                }
-                inner.timers.first().map(|(at, _)| *at)
+            let taken = self.inner.lock().take(Instant::now());
+            let wake_at = match taken {
+                Ok(key) => return key,
+                Err(wake_at) => wake_at,
             };
             match wake_at {
                 Some(at) => {
@@ -111,26 +136,7 @@ impl Queue {
 
     /// The work on a key is over; `again_in` asks for another look, `failed` for a later try.
     pub(crate) fn done(&self, key: Key, again_in: Option<Duration>, failed: bool) {
-        let mut inner = self.inner.lock();
-        inner.running.remove(&key);
-        let now = Instant::now();
-        if failed {
-            let failures = inner.failures.entry(key.clone()).or_default();
-            *failures = failures.saturating_add(1);
-            let wait = FIRST_BACKOFF.saturating_mul(1 << (*failures - 1).min(12)).min(LONGEST_BACKOFF);
-            // What was touched meanwhile waits too: it would most likely fail for the same reason.
-            inner.again.remove(&key);
-            inner.arm(key, now + wait);
-        } else {
-            inner.failures.remove(&key);
-            if inner.again.remove(&key) {
-                inner.push(key.clone());
-            }
-            if let Some(wait) = again_in {
-                inner.arm(key, now + wait);
-            }
-        }
-        drop(inner);
+        self.inner.lock().finish(key, again_in, failed, Instant::now());
         self.wake.notify_one();
     }
 }
@@ -144,41 +150,43 @@ mod tests {
         Key::Pool(ObjectName::new("d", name))
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_key_is_worked_on_by_one_at_a_time_and_once_more_when_touched() {
-        let queue = Queue::default();
-        queue.add([key("a"), key("a"), key("b")]);
-        assert_eq!(queue.next().await, key("a"));
-        queue.add([key("a")]);
-        assert_eq!(queue.next().await, key("b"));
-        let nothing = tokio::time::timeout(Duration::from_secs(1), queue.next()).await;
-        assert!(nothing.is_err(), "a is being worked on");
-        queue.done(key("a"), None, false);
-        assert_eq!(queue.next().await, key("a"));
+    #[test]
+    fn a_key_is_worked_on_by_one_at_a_time_and_once_more_when_touched() {
+        let (mut queue, now) = (Inner::default(), Instant::now());
+        [key("a"), key("a"), key("b")].into_iter().for_each(|k| queue.push(k));
+        assert_eq!(queue.take(now), Ok(key("a")));
+        queue.push(key("a"));
+        assert_eq!(queue.take(now), Ok(key("b")));
+        assert_eq!(queue.take(now), Err(None), "a is being worked on");
+        queue.finish(key("a"), None, false, now);
+        assert_eq!(queue.take(now), Ok(key("a")));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn failures_wait_longer_and_longer() {
-        let queue = Queue::default();
-        queue.add([key("a")]);
+    #[test]
+    fn failures_wait_longer_and_longer() {
+        let (mut queue, mut now) = (Inner::default(), Instant::now());
+        queue.push(key("a"));
         let mut waits = Vec::new();
-        for _ in 0..4 {
-            let before = Instant::now();
-            assert_eq!(queue.next().await, key("a"));
-            waits.push(before.elapsed());
-            queue.done(key("a"), None, true);
+        for _ in 0..20 {
+            assert_eq!(queue.take(now), Ok(key("a")));
+            queue.finish(key("a"), None, true, now);
+            let due = queue.take(now).unwrap_err().unwrap();
+            waits.push(due - now);
+            now = due;
         }
-        assert!(waits.windows(2).all(|w| w[0] < w[1]), "{waits:?}");
+        assert!(waits.windows(2).all(|w| w[0] <= w[1]), "{waits:?}");
+        assert_eq!((waits[0], waits[19]), (FIRST_BACKOFF, LONGEST_BACKOFF));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_timer_brings_the_key_back() {
-        let queue = Queue::default();
-        queue.add([key("a")]);
-        let first = queue.next().await;
-        queue.done(first, Some(Duration::from_secs(60)), false);
-        let before = Instant::now();
-        assert_eq!(queue.next().await, key("a"));
-        assert!(before.elapsed() >= Duration::from_secs(60));
+    #[test]
+    fn a_timer_brings_the_key_back_once() {
+        let (mut queue, now) = (Inner::default(), Instant::now());
+        queue.push(key("a"));
+        assert_eq!(queue.take(now), Ok(key("a")));
+        queue.finish(key("a"), Some(Duration::from_secs(60)), false, now);
+        let due = now + Duration::from_secs(60);
+        assert_eq!(queue.take(now), Err(Some(due)));
+        assert_eq!(queue.take(due), Ok(key("a")));
+        assert_eq!(queue.take(due), Err(None));
     }
 }

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::Context;
-use crate::daemons::{DaemonAddress, DaemonError};
+use crate::daemons::{DaemonAddress, DaemonError, TaskList};
 use crate::planner::batch::TaskWatch;
 use crate::world::{BatchSnapshot, ObjectName, PodView, TasksSeen, Uid};
 
@@ -137,29 +137,16 @@ async fn watch_entrypoint(ctx: Arc<Context>, batch: Uid, pod: PodView) {
 /// Sets the tasks, then follows them until all have ended.
 async fn watch_tasks(ctx: Arc<Context>, batch: Uid, pod: PodView, tasks: Vec<Task>) {
     let at = address(&pod, TASK_EXECUTOR_PORT);
-    let (mut wait, mut failures, mut set) = (RETRY.0, 0u32, false);
-    let mut last: Option<Vec<Task>> = None;
+    let (mut wait, mut failures) = (RETRY.0, 0u32);
+    // What is known of the executor's list; nothing before the tasks were set.
+    let mut seen: Option<TaskList> = None;
     loop {
-        let asked = Instant::now();
-        let answer = if set { ctx.daemons.tasks(&at, HOLD).await } else { set_tasks(&ctx, &at, &tasks).await };
-        match answer {
-            Ok(listed) => {
-                (wait, failures) = (RETRY.0, 0);
-                let was_set = std::mem::replace(&mut set, true);
-                // A task that is not listed any more was lost by its executor, or never arrived.
-                let missing = tasks.iter().any(|t| listed.iter().all(|l| l.name != t.name));
-                let news = last.as_ref() != Some(&listed);
-                last = Some(listed.clone());
-                let over = is_over(&tasks, &listed);
-                ctx.update(|world| world.observe_tasks(&batch, &pod.uid, TasksSeen::Listed(listed)));
-                if over {
-                    return;
-                }
-                set = !missing;
-                if (was_set || missing) && !news && asked.elapsed() < AT_ONCE {
-                    tokio::time::sleep(INTERVAL).await;
-                }
-            }
+        let answer = match &seen {
+            None => set_tasks(&ctx, &at, &tasks).await.map(|tasks| TaskList { tasks, tag: None }),
+            Some(list) => ctx.daemons.tasks(&at, list.tag.as_deref(), HOLD).await,
+        };
+        let list = match answer {
+            Ok(list) => list,
             Err(error) => {
                 failures += 1;
                 let final_word = matches!(error, DaemonError::Rejected { .. } | DaemonError::Refused { .. });
@@ -169,8 +156,21 @@ async fn watch_tasks(ctx: Arc<Context>, batch: Uid, pod: PodView, tasks: Vec<Tas
                 }
                 tokio::time::sleep(if final_word { RETRY.1 } else { wait }).await;
                 wait = (wait * 2).min(RETRY.1);
+                continue;
             }
+        };
+        (wait, failures) = (RETRY.0, 0);
+        ctx.update(|world| world.observe_tasks(&batch, &pod.uid, TasksSeen::Listed(list.tasks.clone())));
+        if is_over(&tasks, &list.tasks) {
+            return;
         }
+        // A task that is not listed any more was lost by its executor: it is set again.
+        let lost = tasks.iter().any(|t| list.tasks.iter().all(|l| l.name != t.name));
+        let was_set = seen.is_some();
+        if was_set && list.tag.is_none() || lost {
+            tokio::time::sleep(INTERVAL).await;
+        }
+        seen = (!lost).then_some(list);
     }
 }
 

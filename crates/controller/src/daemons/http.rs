@@ -17,7 +17,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::de::DeserializeOwned;
 
-use super::{DaemonAddress, DaemonError, Daemons};
+use super::{DaemonAddress, DaemonError, Daemons, TaskList};
 use crate::Clock;
 
 /// A pod on the same network accepts within this time or has something else to do.
@@ -52,41 +52,65 @@ impl HttpDaemons {
         Self { client, signer, clock }
     }
 
-    async fn call<T: DeserializeOwned>(
-        &self,
-        at: &DaemonAddress,
-        verb: Verb,
-        method: Method,
-        path: &str,
-        body: Vec<u8>,
-        wait: Duration,
-    ) -> Result<T, DaemonError> {
+    async fn call<T: DeserializeOwned>(&self, at: &DaemonAddress, call: Call<'_>) -> Result<Answer<T>, DaemonError> {
         let now = u64::try_from(self.clock.now().as_second()).unwrap_or(0);
-        let signature = self.signer.sign(&at.pod, verb, &body, now, SIGNATURE_SECONDS);
+        let signature = self.signer.sign(&at.pod, call.verb, &call.body, now, SIGNATURE_SECONDS);
         let host = if at.ip.contains(':') { format!("[{}]", at.ip) } else { at.ip.clone() };
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("http://{host}:{}{path}", at.port))
+        let mut request = Request::builder()
+            .method(call.method)
+            .uri(format!("http://{host}:{}{}", at.port, call.path))
             .header(headers::SIGNATURE, signature)
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body)))
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(seen) = call.seen {
+            request = request.header(header::IF_NONE_MATCH, seen);
+        }
+        let request = request
+            .body(Full::new(Bytes::from(call.body)))
             .map_err(|e| DaemonError::Unreachable(format!("no address: {e}")))?;
         let exchange = async {
             let answer = self.client.request(request).await.map_err(|e| DaemonError::Unreachable(chain(&e)))?;
             let status = answer.status();
+            let tag = answer.headers().get(header::ETAG).and_then(|t| t.to_str().ok()).map(str::to_owned);
             let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
             let body = body.map_err(|e| DaemonError::Unreachable(format!("the answer broke off: {e}")))?.to_bytes();
-            Ok((status, body))
+            Ok((status, tag, body))
         };
-        let (status, body) = tokio::time::timeout(CALL_DEADLINE + wait, exchange)
+        let (status, tag, body) = tokio::time::timeout(CALL_DEADLINE + call.wait, exchange)
             .await
             .map_err(|_| DaemonError::Unreachable("no answer in time".to_owned()))??;
-        if status.is_success() {
-            return serde_json::from_slice(&body)
-                .map_err(|e| DaemonError::Unreachable(format!("the answer cannot be read: {e}")));
+        if !status.is_success() {
+            return Err(refusal(status, &body));
         }
-        Err(refusal(status, &body))
+        let value = serde_json::from_slice(&body)
+            .map_err(|e| DaemonError::Unreachable(format!("the answer cannot be read: {e}")))?;
+        Ok(Answer { value, tag })
     }
+}
+
+/// One call.
+struct Call<'a> {
+    verb: Verb,
+    method: Method,
+    path: String,
+    body: Vec<u8>,
+    seen: Option<&'a str>,
+    wait: Duration,
+}
+
+impl Call<'_> {
+    fn post(verb: Verb, path: &str, body: Vec<u8>) -> Self {
+        Self { verb, method: Method::POST, path: path.to_owned(), body, seen: None, wait: Duration::ZERO }
+    }
+
+    fn get(verb: Verb, path: String, wait: Duration) -> Self {
+        Self { verb, method: Method::GET, path, body: Vec::new(), seen: None, wait }
+    }
+}
+
+/// What was answered, and the tag that stands for it.
+struct Answer<T> {
+    value: T,
+    tag: Option<String>,
 }
 
 fn refusal(status: StatusCode, body: &[u8]) -> DaemonError {
@@ -126,20 +150,24 @@ fn json<T: serde::Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, DaemonError>
 #[async_trait]
 impl Daemons for HttpDaemons {
     async fn claim(&self, at: &DaemonAddress, request: &ClaimRequest) -> Result<ClaimStatus, DaemonError> {
-        self.call(at, Verb::Claim, Method::POST, "/v1/claim", json(request)?, Duration::ZERO).await
+        Ok(self.call(at, Call::post(Verb::Claim, "/v1/claim", json(request)?)).await?.value)
     }
 
     async fn entrypoint(&self, at: &DaemonAddress, wait: Duration) -> Result<EntrypointStatus, DaemonError> {
         let path = format!("/v1/claim/entrypoint?wait={}", wait.as_secs());
-        self.call(at, Verb::EntrypointStatus, Method::GET, &path, Vec::new(), wait).await
+        Ok(self.call(at, Call::get(Verb::EntrypointStatus, path, wait)).await?.value)
     }
 
     async fn set_tasks(&self, at: &DaemonAddress, tasks: &[Task]) -> Result<Vec<Task>, DaemonError> {
-        self.call(at, Verb::SetTasks, Method::POST, "/setTasks", json(tasks)?, Duration::ZERO).await
+        Ok(self.call(at, Call::post(Verb::SetTasks, "/setTasks", json(tasks)?)).await?.value)
     }
 
-    async fn tasks(&self, at: &DaemonAddress, wait: Duration) -> Result<Vec<Task>, DaemonError> {
-        let path = format!("/getTasks?wait={}", wait.as_secs());
-        self.call(at, Verb::GetTasks, Method::GET, &path, Vec::new(), wait).await
+    async fn tasks(&self, at: &DaemonAddress, seen: Option<&str>, wait: Duration) -> Result<TaskList, DaemonError> {
+        let call = match seen {
+            Some(_) => Call { seen, ..Call::get(Verb::GetTasks, format!("/getTasks?wait={}", wait.as_secs()), wait) },
+            None => Call::get(Verb::GetTasks, "/getTasks".to_owned(), Duration::ZERO),
+        };
+        let Answer { value, tag } = self.call(at, call).await?;
+        Ok(TaskList { tasks: value, tag })
     }
 }

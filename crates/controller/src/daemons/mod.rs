@@ -21,6 +21,15 @@ pub struct DaemonAddress {
     pub pod: PodUid,
 }
 
+/// The tasks of an executor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskList {
+    /// Its tasks.
+    pub tasks: Vec<Task>,
+    /// Stands for this state in the next call; absent from executors that do not hold requests.
+    pub tag: Option<String>,
+}
+
 /// Why a call to a daemon failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DaemonError {
@@ -57,6 +66,6 @@ pub trait Daemons: Send + Sync {
     async fn entrypoint(&self, at: &DaemonAddress, wait: Duration) -> Result<EntrypointStatus, DaemonError>;
     /// Sets all tasks of the executor; it answers with their state.
     async fn set_tasks(&self, at: &DaemonAddress, tasks: &[Task]) -> Result<Vec<Task>, DaemonError>;
-    /// State of all tasks: answered when one has changed, or after `wait`.
-    async fn tasks(&self, at: &DaemonAddress, wait: Duration) -> Result<Vec<Task>, DaemonError>;
+    /// State of all tasks: at once without `seen`, else when it is another than that, or after `wait`.
+    async fn tasks(&self, at: &DaemonAddress, seen: Option<&str>, wait: Duration) -> Result<TaskList, DaemonError>;
 }

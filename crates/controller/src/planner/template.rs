@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api_types::crd::{BatchSandbox, Pool, keyed_template};
 use api_types::names::labels;
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt as _};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -78,7 +78,7 @@ pub fn pool_pod(pool: &Pool, template: &PodTemplateSpec, revision: &str, suffix:
     meta.name = Some(format!("{}{suffix}", &prefix[..keep]));
     meta.generate_name = Some(prefix);
     meta.namespace = pool.namespace();
-    meta.owner_references = pool.controller_owner_ref(&()).map(|o| vec![o]);
+    meta.owner_references = owner(pool);
     let labels = meta.labels.get_or_insert_default();
     labels.remove(labels::CLAIMED_BY);
     labels.insert(labels::POOL_NAME.to_owned(), pool.name_any());
@@ -108,11 +108,17 @@ pub fn batch_pod(
     meta.name = Some(format!("{}-{index}", batch.name_any()));
     meta.generate_name = None;
     meta.namespace = batch.namespace();
-    meta.owner_references = batch.controller_owner_ref(&()).map(|o| vec![o]);
+    meta.owner_references = owner(batch);
     let labels = meta.labels.get_or_insert_default();
     labels.insert(labels::BATCH_NAME.to_owned(), batch.name_any());
     labels.insert(labels::POD_INDEX.to_owned(), index.to_string());
     Ok(pod)
+}
+
+/// The owner's deletion waits for its pods, and takes them along.
+fn owner<K: Resource<DynamicType = ()>>(object: &K) -> Option<Vec<OwnerReference>> {
+    let owner = object.controller_owner_ref(&())?;
+    Some(vec![OwnerReference { block_owner_deletion: Some(true), ..owner }])
 }
 
 fn from_template(template: &PodTemplateSpec, daemon_key: &str) -> Pod {
