@@ -9,6 +9,7 @@ use api_types::names::{EXECD_PORT, headers, labels};
 use kube::{Api, Client};
 use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::proxy::Backend;
@@ -33,6 +34,8 @@ pub struct Shared {
     pub creates: Arc<Semaphore>,
     /// Connections to sandboxes.
     pub backend: Backend,
+    /// Creates and their undoing, which a shutdown waits for.
+    pub work: TaskTracker,
     /// Ends what the server started by itself.
     pub stop: CancellationToken,
     tokens: TokenSecret,
@@ -56,6 +59,7 @@ impl App {
             pools: Store::default(),
             creates: Arc::new(Semaphore::new(config.limits.concurrent_creates)),
             backend: Backend::new(&config.limits),
+            work: TaskTracker::new(),
             tokens: TokenSecret::new(config.token_secret),
             _stop_on_drop: stop.clone().drop_guard(),
             stop,

@@ -84,7 +84,13 @@ impl Server {
         if tokio::time::timeout(config.limits.shutdown, conversations.wait()).await.is_err() {
             tracing::info!("requests were cut off by the shutdown");
         }
+        // Those who were cut off have hung up, so to say: what they had begun is taken back.
         self.app.stop.cancel();
+        let _ = tokio::time::timeout(config.limits.shutdown, conversations.wait()).await;
+        self.app.work.close();
+        if tokio::time::timeout(config.limits.shutdown, self.app.work.wait()).await.is_err() {
+            tracing::warn!("a create in progress could not be taken back before the end");
+        }
         Ok(())
     }
 }

@@ -75,7 +75,7 @@ impl<K> Waiter<K> {
 
     /// Waits for news.
     pub async fn changed(&mut self) {
-        // The sender lives in the store as long as a waiter does.
+        // The sender goes only after it has said that the object is gone.
         let _ = self.news.changed().await;
     }
 }
@@ -83,7 +83,11 @@ impl<K> Waiter<K> {
 impl<K> Drop for Waiter<K> {
     fn drop(&mut self) {
         let mut inner = self.store.inner.lock();
-        if inner.waiters.get(&self.name).is_some_and(|sender| sender.receiver_count() <= 1) {
+        if inner
+            .waiters
+            .get(&self.name)
+            .is_some_and(|s| s.receiver_count() <= 1 && self.news.same_channel(&s.subscribe()))
+        {
             inner.waiters.remove(&self.name);
         }
     }
@@ -217,7 +221,8 @@ impl<K: Resource<DynamicType = ()> + Clone> Inner<K> {
         let order = order_of(known.as_ref());
         self.order.remove(&order);
         self.by_name.remove(name);
-        if let Some(waiter) = self.waiters.get(name) {
+        // Whoever lines up for the name after this waits for another object.
+        if let Some(waiter) = self.waiters.remove(name) {
             waiter.send_replace(Seen::Gone);
         }
     }
@@ -303,7 +308,12 @@ mod tests {
         store.apply(Event::Delete(object("a", "3", 1)));
         waiter.changed().await;
         assert!(matches!(waiter.current(), Seen::Gone));
+        let mut next = store.wait_for("a");
         drop(waiter);
+        store.apply(Event::Apply(object("a", "4", 2)));
+        next.changed().await;
+        assert!(matches!(next.current(), Seen::Present(_)));
+        drop(next);
         assert!(store.inner.lock().waiters.is_empty());
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use api_types::auth::TokenSecret;
-use common::{DEADLINE, KEY, SECRET, World, from_pool};
+use common::{KEY, SECRET, World, from_pool};
 use http::{Method, StatusCode};
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
@@ -171,27 +171,33 @@ async fn what_can_never_be_granted_is_refused_at_once_and_not_written() {
     assert_eq!(world.writes.creates.load(Ordering::SeqCst), 0);
 }
 
+/// Sends a create and does not wait for the answer.
+async fn begin_create(world: &World, body: &str) -> tokio::net::TcpStream {
+    let mut stream = tokio::net::TcpStream::connect(world.address).await.unwrap();
+    let head = format!(
+        "POST /v1/sandboxes HTTP/1.1\r\nhost: x\r\nopen-sandbox-api-key: {KEY}\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn a_shutdown_takes_back_what_was_begun() {
+    let mut world = World::with(|config| config.limits.shutdown = Duration::from_millis(300)).await;
+    let _stream = begin_create(&world, &from_pool("hang").to_string()).await;
+    world.some_status().await;
+    world.shut_down().await;
+    assert_eq!(world.writes.deletes.load(Ordering::SeqCst), 1);
+    world.nothing_left().await;
+}
+
 #[tokio::test]
 async fn a_caller_who_hangs_up_leaves_nothing() {
     let world = World::new().await;
     let body = from_pool("hang").to_string();
-    let mut stream = tokio::net::TcpStream::connect(world.address).await.unwrap();
-    let head = format!(
-        "POST /v1/sandboxes HTTP/1.1\r\nhost: x\r\nopen-sandbox-api-key: {KEY}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).await.unwrap();
-    let granted = async {
-        let api = world.sandboxes();
-        loop {
-            let list = api.list(&Default::default()).await.unwrap();
-            if list.items.iter().any(|o| o.status.is_some()) {
-                return;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, granted).await.unwrap();
+    let stream = begin_create(&world, &body).await;
+    world.some_status().await;
     drop(stream);
     world.nothing_left().await;
     assert_eq!(world.writes.deletes.load(Ordering::SeqCst), 1);

@@ -18,8 +18,8 @@ use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::rt::TokioExecutor;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::tungstenite::{Message, protocol::Role};
 
 /// Tells what arrived.
 async fn echo(request: AxumRequest) -> axum::Json<serde_json::Value> {
@@ -168,7 +168,6 @@ async fn websockets_pass_with_their_subprotocol() {
         while let Some(Ok(_)) = socket.next().await {}
     };
     tokio::time::timeout(DEADLINE, talking).await.unwrap();
-    let _ = Role::Client;
 }
 
 #[tokio::test]

@@ -2,22 +2,29 @@
 //! net: a handler that panics is a typed 500.
 
 use api_types::ErrorCode;
-use api_types::names::headers::REQUEST_ID;
+
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures::FutureExt as _;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tracing::Instrument as _;
 
 use crate::error::ApiError;
+
+/// Name of the header, in the lower case that HTTP libraries keep.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longest id that is taken over.
 const MAX_ID: usize = 128;
 
 /// Gives request and answer their id.
-pub async fn give(request: Request, next: Next) -> Response {
+pub async fn give(mut request: Request, next: Next) -> Response {
     let id = id(request.headers());
+    let value = HeaderValue::from_str(&id).ok();
+    if let Some(value) = &value {
+        request.headers_mut().insert(REQUEST_ID, value.clone());
+    }
     let span = tracing::info_span!("request", id = %id, method = %request.method(), path = request.uri().path());
     let handled = std::panic::AssertUnwindSafe(next.run(request)).catch_unwind();
     let mut response = handled.instrument(span.clone()).await.unwrap_or_else(|_| {
@@ -25,12 +32,9 @@ pub async fn give(request: Request, next: Next) -> Response {
         ApiError::new(ErrorCode::Internal, format!("the server failed; request id {id}")).into_response()
     });
     span.in_scope(|| tracing::debug!(status = response.status().as_u16(), "answered"));
-    let headers = response.headers_mut();
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        headers.insert(REQUEST_ID, value);
+    if let Some(value) = value {
+        response.headers_mut().insert(REQUEST_ID, value);
     }
-    // Sandbox content must not be read as something else in a browser.
-    headers.entry(header::X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
     response
 }
 

@@ -59,7 +59,7 @@ pub async fn handle(
     // Dropped with this future, when the caller hangs up.
     let caller = CancellationToken::new();
     let _hang_up = caller.clone().drop_guard();
-    let task = tokio::spawn(carry_out(app.clone(), create, key, start, caller, permit).in_current_span());
+    let task = app.work.spawn(carry_out(app.clone(), create, key, start, caller, permit).in_current_span());
     let done = task.await.map_err(|_| ApiError::new(ErrorCode::Internal, "the create failed inside the server"))??;
     Ok(answer(&app, &done, &via, warnings))
 }
@@ -136,10 +136,11 @@ async fn carry_out(
             Ok(Done { object, milestones })
         }
         Err(error) => {
-            tracing::info!(sandbox = %id, code = error.code.as_str(), message = error.message, "create failed");
+            // The message may hold what the sandbox's program wrote; it is for the caller alone.
+            tracing::info!(sandbox = %id, code = error.code.as_str(), "create failed");
             let undoing = app.clone();
             // The caller need not wait for the cleaning up.
-            tokio::spawn(async move { delete::undo(&undoing, &written).await }.in_current_span());
+            app.work.spawn(async move { delete::undo(&undoing, &written).await }.in_current_span());
             Err(error)
         }
     }
@@ -160,8 +161,8 @@ async fn write(app: &App, wanted: &BatchSandbox, hash: Option<&str>) -> Result<B
         Ok(Err(error)) => error,
         Err(late) => {
             // It may have been written all the same.
-            let (app, wanted) = (app.clone(), wanted.clone());
-            tokio::spawn(async move { delete::undo(&app, &wanted).await }.in_current_span());
+            let (undoing, wanted) = (app.clone(), wanted.clone());
+            app.work.spawn(async move { delete::undo(&undoing, &wanted).await }.in_current_span());
             return Err(late);
         }
     };

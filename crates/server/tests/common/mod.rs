@@ -69,7 +69,15 @@ pub struct World {
     /// Address that granted pods have.
     pub pod_ip: IpAddr,
     http: HttpClient<HttpConnector, Body>,
-    _stop: DropGuard,
+    serving: tokio::task::JoinHandle<()>,
+    stop: CancellationToken,
+    _stop_controller: DropGuard,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
 }
 
 /// An answer, read.
@@ -117,9 +125,9 @@ impl World {
         for (name, max) in [("pool", 10), ("empty-pool", 0)] {
             pools.create(&PostParams::default(), &pool(name, max)).await.unwrap();
         }
-        let stop = CancellationToken::new();
+        let stop_controller = CancellationToken::new();
         let pod_ip = own_loopback_address();
-        tokio::spawn(controller(client.clone(), pod_ip, stop.clone()));
+        tokio::spawn(controller(client.clone(), pod_ip, stop_controller.clone()));
 
         let mut config = Config { api_keys: ApiKeys::new([KEY]), token_secret: SECRET, ..Config::default() };
         change(&mut config);
@@ -127,10 +135,11 @@ impl World {
         assert!(server.ready(DEADLINE).await);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let serving = stop.clone();
-        tokio::spawn(async move { server.serve(listener, serving).await.unwrap() });
+        let stop = CancellationToken::new();
+        let until = stop.clone();
+        let serving = tokio::spawn(async move { server.serve(listener, until).await.unwrap() });
         let http = HttpClient::builder(TokioExecutor::new()).build_http();
-        Self { client, address, writes, pod_ip, http, _stop: stop.drop_guard() }
+        Self { client, address, writes, pod_ip, http, serving, stop, _stop_controller: stop_controller.drop_guard() }
     }
 
     pub fn sandboxes(&self) -> Api<BatchSandbox> {
@@ -193,6 +202,29 @@ impl World {
         .expect("nothing is left in time");
     }
 
+    /// Shuts the server down, and waits until it is.
+    pub async fn shut_down(&mut self) {
+        self.stop.cancel();
+        tokio::time::timeout(DEADLINE, &mut self.serving).await.expect("the server ends in time").unwrap();
+    }
+
+    /// Waits until the controller has written a status.
+    pub async fn some_status(&self) {
+        let api = self.sandboxes();
+        tokio::time::timeout(DEADLINE, async {
+            let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
+            loop {
+                if let Some(Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object))) = events.next().await
+                    && object.status.is_some()
+                {
+                    return;
+                }
+            }
+        })
+        .await
+        .expect("a status in time");
+    }
+
     /// Serves a router at a port of the granted pods' address.
     pub async fn pod_serves(&self, port: u16, router: Router) -> u16 {
         let listener = TcpListener::bind((self.pod_ip, port)).await.unwrap();
@@ -226,7 +258,8 @@ async fn install_crds(client: &Client) {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     for crd in api_types::crd::all() {
         api.create(&PostParams::default(), &crd).await.unwrap();
-        let established = await_condition(api.clone(), &crd.name_any(), conditions::is_crd_established());
+        let name = crd.name_any();
+        let established = await_condition(api.clone(), &name, conditions::is_crd_established());
         tokio::time::timeout(DEADLINE, established).await.expect("established in time").unwrap();
     }
 }
