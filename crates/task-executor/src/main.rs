@@ -1,5 +1,6 @@
 //! Parses, initialises, runs.
 
+use std::io::IsTerminal as _;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -18,6 +19,7 @@ fn main() -> anyhow::Result<()> {
     let args = Args::parse_from(two_dashes(args));
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     let var = |name: &str| std::env::var(name).ok();

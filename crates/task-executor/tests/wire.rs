@@ -154,9 +154,8 @@ fn what_listens_on_execds_port_but_takes_no_tasks_is_passed_over() {
             let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 18\r\n\r\n404 page not found");
         }
     });
-    let mut recipe = Recipe::default();
-    recipe.env = vec!["STOP_GRACE_SECONDS=1".into(), format!("EXECD_HANDOVER_PORT={port}")];
-    let pod = Pod::start(recipe);
+    let env = vec!["STOP_GRACE_SECONDS=1".into(), format!("EXECD_HANDOVER_PORT={port}")];
+    let pod = Pod::start(Recipe { env, ..Recipe::default() });
     assert_eq!(pod.run("x", "exit 4").0["injection"], "executorCgroup");
 }
 

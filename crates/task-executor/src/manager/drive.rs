@@ -179,7 +179,10 @@ async fn hand_over(manager: &Arc<Manager>, key: &str) -> Result<Option<Run>, Api
     };
     match outcome {
         Ok(status) => {
-            manager.decide(key, Runner::Execd { handle: handle.clone(), taken: true })?;
+            // The handle is on disk already: without this note the next run only trusts it less.
+            if let Err(error) = manager.decide(key, Runner::Execd { handle: handle.clone(), taken: true }) {
+                tracing::warn!(task = key, %error, "that execd took the task is not on disk");
+            }
             handed::told(manager, key, status);
             Ok(Some(Run::Execd(handle)))
         }

@@ -1,6 +1,8 @@
 //! A pod made by hand: a PID namespace with a pause process, a sandbox container with a root of its
 //! own, and a container in which task-executor is started again whenever it ends.
 #![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(missing_docs, reason = "a helper of tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -16,6 +18,11 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// The capabilities containers commonly have.
 pub const COMMON_CAPS: &str = "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,\
                                +net_bind_service,+net_raw,+sys_chroot,+mknod,+audit_write,+setfcap";
+
+/// Environment of an executor that does not look for execd.
+pub fn without_execd() -> Vec<String> {
+    vec!["STOP_GRACE_SECONDS=1".into(), "EXECD_HANDOVER_PORT=0".into()]
+}
 
 /// What a pod is made of.
 pub struct Recipe {
@@ -39,7 +46,7 @@ impl Default for Recipe {
             executor_caps: format!("{COMMON_CAPS},+sys_ptrace"),
             sandbox_user: "",
             sandbox_command: "sleep 1000".into(),
-            env: vec!["STOP_GRACE_SECONDS=1".into(), "EXECD_HANDOVER_PORT=0".into()],
+            env: without_execd(),
             cgroup: None,
             sandbox: true,
         }
