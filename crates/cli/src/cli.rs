@@ -1,6 +1,6 @@
 //! The tree of verbs and the options that all of them take.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -98,7 +98,8 @@ pub fn init(cli: &Cli) -> Result<()> {
         _ => "debug",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colour = std::io::stderr().is_terminal() && anstream::ColorChoice::global() != anstream::ColorChoice::Never;
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr).init();
     Ok(())
 }
 
@@ -109,7 +110,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Verb::Completion(options) => completion::run(&options),
         Verb::Config(verb) => config::run(&globals, verb),
         #[cfg(feature = "local")]
-        Verb::Local(verb) => crate::local::run(verb),
+        Verb::Local(verb) => crate::local::run(&globals, verb),
         Verb::Sandbox(verb) => block_on(sandbox::run(&globals, verb)),
         Verb::Command(verb) => block_on(command::run(&globals, verb)),
         Verb::File(verb) => block_on(file::run(&globals, verb)),

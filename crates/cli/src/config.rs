@@ -8,7 +8,7 @@ use clap::Subcommand;
 use crate::{
     cli::Globals,
     connection::{self, Source},
-    output::Printer,
+    output::{Printer, notice},
 };
 
 /// The verbs.
@@ -67,7 +67,9 @@ pub fn run(globals: &Globals, verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::Init { force } => {
             if path.exists() && !force {
-                bail!("{} exists; replace it with --force", path.display());
+                // What was asked for is there; scripts call this every time.
+                notice(&format!("{} exists and was left as it is; replace it with --force", path.display()))?;
+                return Ok(ExitCode::SUCCESS);
             }
             write(&path, TEMPLATE)?;
             printer.done(&format!("wrote {}", path.display()))?;

@@ -11,13 +11,9 @@ use serde::Serialize;
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people
     Table,
-    /// For programs
     Json,
-    /// For programs
     Yaml,
-    /// As they are
     Raw,
 }
 

@@ -74,7 +74,7 @@ fn hint(error: &opensandbox::Error) -> Option<String> {
         _ => {
             let action = error.code()?.action();
             match error.retry_after() {
-                Some(after) => format!("{action} Here that is {} s.", after.as_secs()),
+                Some(after) => action.replace("Retry-After", &format!("{} s", after.as_secs())),
                 None => action.to_owned(),
             }
         }

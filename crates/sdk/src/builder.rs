@@ -204,7 +204,7 @@ impl SandboxBuilder {
         let deadline = Instant::now() + self.ready_timeout;
         let answer = client.create(&request, self.ready_timeout.max(client.config().request_timeout)).await?;
         for warning in answer.warnings.iter().flatten() {
-            tracing::warn!(sandbox = %answer.id, "{warning}");
+            tracing::debug!(sandbox = %answer.id, "{warning}");
         }
         let warnings = answer.warnings.unwrap_or_default();
         let id = answer.id.as_str().to_owned();
