@@ -29,7 +29,7 @@ mod verbs;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use crate::http::{ApiBody, ApiService};
+pub use crate::http::{ApiBody, ApiService, Identity, IdentityError, ServeError};
 pub use crate::store::{Limits, OpenError};
 
 use crate::core::Core;
@@ -100,6 +100,16 @@ impl Api {
     /// Who runs the pods: without it, logs, exec and port-forward answer 501.
     pub fn set_pod_streams(&self, streams: Arc<dyn PodStreams>) {
         *self.core.streams.write() = Some(streams);
+    }
+
+    /// Serves HTTPS on `listener` to who has the identity's token, until `shutdown` resolves.
+    pub async fn serve(
+        &self,
+        listener: tokio::net::TcpListener,
+        identity: &Identity,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), ServeError> {
+        http::serve::serve(self.service(), listener, identity, shutdown).await
     }
 
     /// The newest resource version.

@@ -25,7 +25,7 @@ static TEXTS: LazyLock<Map<String, Value>> = LazyLock::new(|| {
     let _ = generator.subschema_for::<coordination::v1::Lease>();
     let _ = generator.subschema_for::<events::v1::Event>();
     let _ = generator.subschema_for::<apiextensions::v1::CustomResourceDefinition>();
-    let mut texts = generator.take_definitions(true);
+    let mut texts = generator.take_definitions(false);
     for (name, schema) in &mut texts {
         // Types that Go decodes by hand: any JSON goes in.
         let short = name.rsplit('.').next().unwrap_or_default();

@@ -170,11 +170,6 @@ impl Registry {
         Some(found.find(|r| r.storage_api_version == r.api_version()).unwrap_or(first).clone())
     }
 
-    /// The resource of a kind.
-    pub fn by_kind(&self, api_version: &str, kind: &str) -> Option<Arc<Resource>> {
-        self.resources.read().values().find(|r| r.kind == kind && r.api_version() == api_version).cloned()
-    }
-
     /// Whether a group and version has any resource.
     pub fn serves(&self, group: &str, version: &str) -> bool {
         self.resources.read().keys().any(|(g, v, _)| g == group && v == version)

@@ -1,9 +1,12 @@
 //! Who owns which field: `metadata.managedFields`.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::fieldset::{self, FieldSet};
 use crate::core::Core;
-use crate::error::Result;
+use crate::error::{ApiError, Result};
+use crate::object;
+use crate::schema::{Defs, Node};
 use crate::verbs::{Target, WriteOptions};
 
 /// How a write came about.
@@ -11,23 +14,234 @@ use crate::verbs::{Target, WriteOptions};
 pub(crate) enum Source<'a> {
     /// A create, update or patch: what changed is owned by the writer.
     Update,
-    /// A server-side apply of this configuration.
-    Apply(&'a Value),
+    /// A server-side apply that names these fields.
+    Apply(&'a FieldSet),
+}
+
+/// One entry of `managedFields`.
+#[derive(Debug, Clone)]
+pub(crate) struct Manager {
+    pub(crate) name: String,
+    pub(crate) operation: String,
+    pub(crate) api_version: String,
+    pub(crate) subresource: String,
+    pub(crate) time: Value,
+    pub(crate) fields: FieldSet,
+}
+
+impl Manager {
+    /// The manager as errors name it.
+    pub(crate) fn shown(&self) -> String {
+        let sub = if self.subresource.is_empty() {
+            String::new()
+        } else {
+            format!(" with subresource {:?}", self.subresource)
+        };
+        format!("{:?}{sub} using {}", self.name, self.api_version)
+    }
+
+    fn to_value(&self) -> Value {
+        let mut entry = json!({
+            "manager": self.name, "operation": self.operation, "apiVersion": self.api_version, "time": self.time,
+            "fieldsType": "FieldsV1", "fieldsV1": self.fields.to_value(),
+        });
+        if !self.subresource.is_empty() {
+            entry["subresource"] = self.subresource.clone().into();
+        }
+        entry
+    }
+}
+
+/// The entries of an object.
+pub(crate) fn owners(value: &Value) -> Vec<Manager> {
+    let list = object::meta(value).get("managedFields").and_then(Value::as_array);
+    list.into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let fields = FieldSet::parse(entry.get("fieldsV1")?);
+            Some(Manager {
+                name: text("manager"),
+                operation: text("operation"),
+                api_version: text("apiVersion"),
+                subresource: text("subresource"),
+                time: entry.get("time").cloned().unwrap_or_default(),
+                fields,
+            })
+        })
+        .collect()
+}
+
+fn set(value: &mut Value, managers: &[Manager]) {
+    let list: Vec<Value> = managers.iter().filter(|m| !m.fields.is_empty()).map(Manager::to_value).collect();
+    let meta = object::meta_mut(value);
+    if list.is_empty() {
+        meta.shift_remove("managedFields");
+    } else {
+        meta.insert("managedFields".into(), list.into());
+    }
+}
+
+/// Fields that belong to the server, whoever writes them.
+const SERVERS: [&str; 12] = [
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "generation",
+    "managedFields",
+    "name",
+    "namespace",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+    "clusterName",
+    "generateName",
+];
+
+/// Takes out of a set what no manager owns.
+pub(crate) fn strip(set: &mut FieldSet, target: &Target) {
+    set.member = false;
+    for top in ["f:apiVersion", "f:kind"] {
+        set.cut(&[top]);
+    }
+    for field in SERVERS {
+        // The generated part of a name is the server's, the wish for it is not; Kubernetes keeps `generateName`.
+        if field != "generateName" {
+            set.cut(&["f:metadata", &format!("f:{field}")]);
+        }
+    }
+    for top in ["f:metadata", "f:spec", "f:status"] {
+        if let Some(child) = set.children.get_mut(top) {
+            child.member = false;
+            if child.is_empty() {
+                set.children.remove(top);
+            }
+        }
+    }
+    if target.is_status() {
+        set.children.retain(|step, _| step == "f:status");
+    } else if target.resource.has_status {
+        set.cut(&["f:status"]);
+    }
+}
+
+/// The schema that tells how fields of `target` merge, with metadata in it.
+pub(crate) fn schema_of(target: &Target) -> (Node, std::sync::Arc<Defs>) {
+    let schema = &target.resource.schema;
+    let mut root = schema.root.clone();
+    if target.resource.is_custom() {
+        root.properties.insert("metadata".into(), crate::crd::metadata_node());
+    }
+    (root, schema.defs.clone())
 }
 
 /// Brings `new.metadata.managedFields` up to date.
 pub(crate) fn record(
-    _core: &Core,
-    _target: &Target,
-    _old: Option<&Value>,
-    _new: &mut Value,
-    _options: &WriteOptions,
-    _source: &Source<'_>,
+    core: &Core,
+    target: &Target,
+    old: Option<&Value>,
+    new: &mut Value,
+    options: &WriteOptions,
+    source: &Source<'_>,
 ) -> Result<()> {
+    let given = object::meta(new).get("managedFields").and_then(Value::as_array);
+    // Kubernetes: whoever sends one empty entry resets the owners.
+    let reset =
+        given.is_some_and(|l| !l.is_empty() && l.iter().all(|e| e.as_object().is_some_and(serde_json::Map::is_empty)));
+    let mut managers = match given {
+        Some(list) if !list.is_empty() => owners(new),
+        _ => old.map(owners).unwrap_or_default(),
+    };
+    if reset {
+        managers.clear();
+    }
+    let (root, defs) = schema_of(target);
+    let api_version = target.resource.api_version();
+    let subresource = target.subresource.clone().unwrap_or_default();
+    let (mut changed, mut removed) = match old {
+        Some(old) if object::same_but_managed_fields(old, new) => Default::default(),
+        old => fieldset::diff(old, Some(new), Some(&root), &defs),
+    };
+    strip(&mut changed, target);
+    strip(&mut removed, target);
+    let operation = match source {
+        Source::Update => "Update",
+        Source::Apply(_) => "Apply",
+    };
+    let mine = |m: &Manager| {
+        m.name == options.manager
+            && m.operation == operation
+            && m.subresource == subresource
+            && m.api_version == api_version
+    };
+    for manager in managers.iter_mut().filter(|m| !mine(m)) {
+        manager.fields.subtract(&changed);
+        manager.fields.subtract(&removed);
+    }
+    let fields = match source {
+        Source::Update => {
+            let mut fields = managers.iter().find(|m| mine(m)).map(|m| m.fields.clone()).unwrap_or_default();
+            fields.subtract(&removed);
+            if changed.is_empty() && removed.is_empty() && managers.iter().all(|m| !m.fields.is_empty()) {
+                set(new, &managers);
+                return Ok(());
+            }
+            fields.add(&changed);
+            fields
+        }
+        Source::Apply(fields) => (*fields).clone(),
+    };
+    match managers.iter_mut().find(|m| mine(m)) {
+        Some(manager) => {
+            if manager.fields != fields || !changed.is_empty() {
+                manager.time = core.now().into();
+            }
+            manager.fields = fields;
+        }
+        None => managers.push(Manager {
+            name: options.manager.clone(),
+            operation: operation.into(),
+            api_version,
+            subresource,
+            time: core.now().into(),
+            fields,
+        }),
+    }
+    set(new, &managers);
     Ok(())
 }
 
 /// Whether the owners differ in more than the times of their entries.
-pub(crate) fn owners_changed(_old: &Value, _new: &Value) -> bool {
-    false
+pub(crate) fn owners_changed(old: &Value, new: &Value) -> bool {
+    let key = |value: &Value| -> Vec<(String, String, String, String, FieldSet)> {
+        owners(value).into_iter().map(|m| (m.name, m.operation, m.api_version, m.subresource, m.fields)).collect()
+    };
+    let (a, b) = (object::meta(old).get("managedFields"), object::meta(new).get("managedFields"));
+    a != b && key(old) != key(new)
+}
+
+/// The refusal of an apply that would change what others own.
+pub(crate) fn conflict(target: &Target, conflicts: &[(Manager, FieldSet)]) -> ApiError {
+    let mut parts = Vec::new();
+    let mut causes = Vec::new();
+    for (manager, fields) in conflicts {
+        let paths = fields.paths();
+        for path in &paths {
+            causes.push(crate::error::Cause {
+                reason: "FieldManagerConflict",
+                message: format!("conflict with {}", manager.shown()),
+                field: path.clone(),
+            });
+        }
+        parts.push(match paths.as_slice() {
+            [one] => format!("conflict with {}: {one}", manager.shown()),
+            many => format!("conflicts with {}:\n- {}", manager.shown(), many.join("\n- ")),
+        });
+    }
+    let count = causes.len();
+    let noun = if count == 1 { "conflict" } else { "conflicts" };
+    let mut error = ApiError::new(409, "Conflict", format!("Apply failed with {count} {noun}: {}", parts.join("\n")));
+    let _ = target;
+    error.causes = causes;
+    error
 }

@@ -174,17 +174,6 @@ pub struct Schema {
     pub defs: Arc<Defs>,
 }
 
-impl Schema {
-    /// The node at a path of field names; lists are passed through.
-    pub fn at(&self, path: &[&str]) -> Option<&Node> {
-        path.iter().try_fold(&self.root, |node, name| {
-            let node = node.resolve(&self.defs);
-            let node = if node.kind == Kind::Array { node.item(&self.defs)? } else { node };
-            node.field(&self.defs, name)
-        })
-    }
-}
-
 /// A field's path, as causes and warnings name it.
 pub fn join(path: &str, field: &str) -> String {
     if path.is_empty() {

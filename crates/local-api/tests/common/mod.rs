@@ -14,7 +14,8 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A definition with everything that the server does to custom resources.
 pub fn widget_crd() -> CustomResourceDefinition {
-    serde_json::from_value(json!({
+    serde_json::from_str(
+        r#"{
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {"name": "widgets.test.example.com"},
@@ -28,7 +29,7 @@ pub fn widget_crd() -> CustomResourceDefinition {
                 "additionalPrinterColumns": [
                     {"name": "SIZE", "type": "integer", "jsonPath": ".spec.size"},
                     {"name": "NOTE", "type": "string", "jsonPath": ".spec.note", "priority": 1},
-                    {"name": "AGE", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+                    {"name": "AGE", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
                 ],
                 "schema": {"openAPIV3Schema": {
                     "type": "object",
@@ -49,17 +50,18 @@ pub fn widget_crd() -> CustomResourceDefinition {
                                     "items": {
                                         "type": "object",
                                         "required": ["name"],
-                                        "properties": {"name": {"type": "string"}, "count": {"type": "integer", "default": 1}},
-                                    },
-                                },
-                            },
+                                        "properties": {"name": {"type": "string"}, "count": {"type": "integer", "default": 1}}
+                                    }
+                                }
+                            }
                         },
-                        "status": {"type": "object", "properties": {"ready": {"type": "integer"}}},
-                    },
-                }},
-            }],
-        },
-    }))
+                        "status": {"type": "object", "properties": {"ready": {"type": "integer"}}}
+                    }
+                }}
+            }]
+        }
+    }"#,
+    )
     .expect("the definition is well formed")
 }
 

@@ -1,0 +1,317 @@
+//! Sets of fields, as `managedFields` hold them: a tree whose steps are written `f:name`, `k:{keys}`, `v:value`.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use crate::schema::{Defs, Kind, ListKind, Node};
+
+/// A set of fields below some point of an object.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct FieldSet {
+    /// The point itself is in the set.
+    pub(crate) member: bool,
+    pub(crate) children: BTreeMap<String, FieldSet>,
+}
+
+impl FieldSet {
+    fn leaf() -> Self {
+        Self { member: true, children: BTreeMap::new() }
+    }
+
+    /// Whether nothing is in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.member && self.children.values().all(Self::is_empty)
+    }
+
+    /// Reads `fieldsV1`.
+    pub(crate) fn parse(value: &Value) -> Self {
+        let Value::Object(map) = value else { return Self::default() };
+        if map.is_empty() {
+            return Self::leaf();
+        }
+        let children = map.iter().filter(|(step, _)| *step != ".").map(|(step, v)| (step.clone(), Self::parse(v)));
+        Self { member: map.contains_key("."), children: children.collect() }
+    }
+
+    /// Writes `fieldsV1`.
+    pub(crate) fn to_value(&self) -> Value {
+        let mut map = Map::new();
+        if self.member && !self.children.is_empty() {
+            map.insert(".".into(), Value::Object(Map::new()));
+        }
+        for (step, child) in self.children.iter().filter(|(_, c)| !c.is_empty()) {
+            map.insert(step.clone(), child.to_value());
+        }
+        Value::Object(map)
+    }
+
+    /// Everything in either.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.member |= other.member;
+        for (step, child) in &other.children {
+            self.children.entry(step.clone()).or_default().add(child);
+        }
+    }
+
+    /// What is in `self` only.
+    pub(crate) fn subtract(&mut self, other: &Self) {
+        self.member &= !other.member;
+        for (step, child) in &other.children {
+            if let Some(own) = self.children.get_mut(step) {
+                own.subtract(child);
+                if own.is_empty() {
+                    self.children.remove(step);
+                }
+            }
+        }
+    }
+
+    /// Takes away a field with everything below it.
+    pub(crate) fn cut(&mut self, path: &[&str]) {
+        let [step, rest @ ..] = path else { return };
+        if rest.is_empty() {
+            self.children.remove(*step);
+        } else if let Some(child) = self.children.get_mut(*step) {
+            child.cut(rest);
+            if child.is_empty() {
+                self.children.remove(*step);
+            }
+        }
+    }
+
+    /// What is in both.
+    pub(crate) fn common(&self, other: &Self) -> Self {
+        let children = self.children.iter().filter_map(|(step, child)| {
+            let both = child.common(other.children.get(step)?);
+            (!both.is_empty()).then(|| (step.clone(), both))
+        });
+        Self { member: self.member && other.member, children: children.collect() }
+    }
+
+    /// Paths of the members, as errors show them.
+    pub(crate) fn paths(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        self.list("", &mut found);
+        found
+    }
+
+    fn list(&self, path: &str, found: &mut Vec<String>) {
+        if self.member {
+            found.push(path.to_owned());
+        }
+        for (step, child) in &self.children {
+            child.list(&format!("{path}{}", shown(step)), found);
+        }
+    }
+}
+
+fn shown(step: &str) -> String {
+    match step.split_once(':') {
+        Some(("f", name)) => format!(".{name}"),
+        Some(("k", keys)) => match serde_json::from_str(keys) {
+            Ok(Value::Object(map)) => {
+                let parts: Vec<String> = map.iter().map(|(k, v)| format!("{k}={v}")).collect();
+                format!("[{}]", parts.join(","))
+            }
+            _ => format!("[{keys}]"),
+        },
+        Some(("v", value)) => format!("[={value}]"),
+        _ => format!("[{step}]"),
+    }
+}
+
+/// The step to an item of a list, or `None` when the list is one value.
+pub(crate) fn item_step(item: &Value, list: &Node, defs: &Defs) -> Option<String> {
+    match &list.list {
+        ListKind::Atomic => None,
+        ListKind::Set => Some(format!("v:{item}")),
+        ListKind::Map(keys) => {
+            let node = list.item(defs).map(|n| n.resolve(defs));
+            let mut map: BTreeMap<&str, Value> = BTreeMap::new();
+            for key in keys {
+                let default = || node.and_then(|n| n.properties.get(key)?.default.clone());
+                if let Some(value) = item.get(key).cloned().or_else(default) {
+                    map.insert(key, value);
+                }
+            }
+            serde_json::to_string(&map).ok().map(|text| format!("k:{text}"))
+        }
+    }
+}
+
+/// Whether a value is owned as one: scalars, atomic objects and lists, and what no schema describes.
+pub(crate) fn is_leaf(value: &Value, node: Option<&Node>, defs: &Defs) -> bool {
+    let node = node.map(|n| n.resolve(defs));
+    match value {
+        Value::Object(map) => map.is_empty() || node.is_some_and(|n| n.atomic),
+        Value::Array(list) => {
+            list.is_empty() || node.is_none_or(|n| n.list == ListKind::Atomic || n.kind != Kind::Array)
+        }
+        _ => true,
+    }
+}
+
+/// The child's schema and whether it is an entry of a free map rather than a declared field.
+fn field<'a>(node: Option<&'a Node>, defs: &'a Defs, name: &str) -> (Option<&'a Node>, bool) {
+    let Some(node) = node.map(|n| n.resolve(defs)) else { return (None, true) };
+    match node.properties.get(name) {
+        Some(field) => (Some(field), false),
+        None => (node.additional.as_deref(), true),
+    }
+}
+
+/// An atomic mark may stand at the field or at what it refers to.
+fn atomic(node: Option<&Node>) -> bool {
+    node.is_some_and(|n| n.atomic)
+}
+
+/// The fields that a configuration names.
+pub(crate) fn of(value: &Value, node: Option<&Node>, defs: &Defs) -> FieldSet {
+    if atomic(node) || is_leaf(value, node, defs) {
+        return FieldSet::leaf();
+    }
+    let mut set = FieldSet::default();
+    match value {
+        Value::Object(map) => {
+            for (name, child) in map {
+                let (field, free) = field(node, defs, name);
+                let mut below = of(child, field, defs);
+                below.member |= free;
+                set.children.insert(format!("f:{name}"), below);
+            }
+        }
+        Value::Array(list) => {
+            let Some(node) = node.map(|n| n.resolve(defs)) else { return FieldSet::leaf() };
+            for item in list {
+                if let Some(step) = item_step(item, node, defs) {
+                    let mut below = of(item, node.item(defs), defs);
+                    below.member = true;
+                    set.children.insert(step, below);
+                }
+            }
+        }
+        _ => {}
+    }
+    set
+}
+
+/// What was set or changed from `old` to `new`, and what was taken away.
+pub(crate) fn diff(old: Option<&Value>, new: Option<&Value>, node: Option<&Node>, defs: &Defs) -> (FieldSet, FieldSet) {
+    let none = FieldSet::default;
+    match (old, new) {
+        (None, None) => (none(), none()),
+        (None, Some(new)) => {
+            let mut set = of(new, node, defs);
+            set.member = true;
+            (set, none())
+        }
+        (Some(old), None) => {
+            let mut set = of(old, node, defs);
+            set.member = true;
+            (none(), set)
+        }
+        (Some(old), Some(new)) if old == new => (none(), none()),
+        (Some(Value::Object(before)), Some(Value::Object(after)))
+            if !atomic(node) && !node.is_some_and(|n| n.resolve(defs).atomic) =>
+        {
+            let (mut changed, mut removed) = (none(), none());
+            for name in after.keys().chain(before.keys().filter(|k| !after.contains_key(*k))) {
+                let (field, _) = field(node, defs, name);
+                let (c, r) = diff(before.get(name), after.get(name), field, defs);
+                keep(&mut changed, format!("f:{name}"), c);
+                keep(&mut removed, format!("f:{name}"), r);
+            }
+            (changed, removed)
+        }
+        (Some(Value::Array(before)), Some(Value::Array(after)))
+            if node.map(|n| n.resolve(defs)).is_some_and(|n| n.list != ListKind::Atomic) =>
+        {
+            let (mut changed, mut removed) = (none(), none());
+            let Some(node) = node.map(|n| n.resolve(defs)) else { return (FieldSet::leaf(), none()) };
+            let index = |list: &[Value]| -> BTreeMap<String, Value> {
+                list.iter().filter_map(|i| Some((item_step(i, node, defs)?, i.clone()))).collect()
+            };
+            let (before, after) = (index(before), index(after));
+            for step in after.keys().chain(before.keys().filter(|k| !after.contains_key(*k))) {
+                let (c, r) = diff(before.get(step), after.get(step), node.item(defs), defs);
+                keep(&mut changed, step.clone(), c);
+                keep(&mut removed, step.clone(), r);
+            }
+            (changed, removed)
+        }
+        _ => (FieldSet::leaf(), none()),
+    }
+}
+
+fn keep(set: &mut FieldSet, step: String, child: FieldSet) {
+    if !child.is_empty() {
+        set.children.insert(step, child);
+    }
+}
+
+/// Lays a configuration over an object.
+pub(crate) fn merge(live: &mut Value, config: &Value, node: Option<&Node>, defs: &Defs) {
+    if atomic(node) || node.is_some_and(|n| n.resolve(defs).atomic) {
+        *live = config.clone();
+        return;
+    }
+    match (live, config) {
+        (Value::Object(live), Value::Object(config)) => {
+            for (name, value) in config {
+                let (field, _) = field(node, defs, name);
+                match live.get_mut(name) {
+                    Some(slot) => merge(slot, value, field, defs),
+                    None => {
+                        live.insert(name.clone(), value.clone());
+                    }
+                }
+            }
+        }
+        (Value::Array(live), Value::Array(config))
+            if node.map(|n| n.resolve(defs)).is_some_and(|n| n.list != ListKind::Atomic) =>
+        {
+            let Some(node) = node.map(|n| n.resolve(defs)) else { return };
+            for item in config {
+                let step = item_step(item, node, defs);
+                match live.iter_mut().find(|l| item_step(l, node, defs) == step) {
+                    Some(slot) => merge(slot, item, node.item(defs), defs),
+                    None => live.push(item.clone()),
+                }
+            }
+        }
+        (live, config) => *live = config.clone(),
+    }
+}
+
+/// Takes out of `value` what `gone` names, unless `kept` names it or something below it.
+pub(crate) fn remove(value: &mut Value, gone: &FieldSet, kept: &FieldSet, node: Option<&Node>, defs: &Defs) {
+    match value {
+        Value::Object(map) => {
+            for (step, below) in &gone.children {
+                let Some(name) = step.strip_prefix("f:") else { continue };
+                let survivors = kept.children.get(step);
+                if below.member && survivors.is_none_or(FieldSet::is_empty) {
+                    map.shift_remove(name);
+                } else if let Some(child) = map.get_mut(name) {
+                    let (field, _) = field(node, defs, name);
+                    remove(child, below, survivors.unwrap_or(&FieldSet::default()), field, defs);
+                }
+            }
+        }
+        Value::Array(list) => {
+            let Some(node) = node.map(|n| n.resolve(defs)) else { return };
+            list.retain_mut(|item| {
+                let Some(step) = item_step(item, node, defs) else { return true };
+                let Some(below) = gone.children.get(&step) else { return true };
+                let survivors = kept.children.get(&step);
+                if below.member && survivors.is_none_or(FieldSet::is_empty) {
+                    return false;
+                }
+                remove(item, below, survivors.unwrap_or(&FieldSet::default()), node.item(defs), defs);
+                true
+            });
+        }
+        _ => {}
+    }
+}
