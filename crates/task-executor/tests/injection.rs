@@ -3,8 +3,9 @@
 mod pod;
 
 use std::path::PathBuf;
+use std::time::Instant;
 
-use pod::{COMMON_CAPS, Pod, Recipe, field, possible};
+use pod::{COMMON_CAPS, DEADLINE, Pod, Recipe, field, possible};
 use serde_json::json;
 
 const LOOK: &str = "cat /in-sandbox; echo cwd:$PWD; hostname; echo env:$FROM_SANDBOX:$FROM_EXECUTOR:$OVER; \
@@ -68,8 +69,10 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        for _ in 0..1000 {
-            if std::fs::remove_dir(&self.0).is_ok() {
+        let end = Instant::now() + DEADLINE;
+        while std::fs::remove_dir(&self.0).is_err() {
+            if Instant::now() > end {
+                eprintln!("{} can't be removed", self.0.display());
                 break;
             }
             std::thread::yield_now();

@@ -329,8 +329,14 @@ exec sleep 100000
 
 impl Drop for Pod {
     fn drop(&mut self) {
+        let pids = self.pids();
         let _ = self.init.kill();
         let _ = self.init.wait();
+        // The kernel ends the namespace's processes by itself, a moment later.
+        let end = Instant::now() + DEADLINE;
+        while Instant::now() < end && pids.iter().any(|pid| Path::new(&format!("/proc/{pid}/exe")).is_symlink()) {
+            std::thread::yield_now();
+        }
     }
 }
 
