@@ -238,12 +238,13 @@ pub fn plan(s: &BatchSnapshot, settings: &Settings) -> BatchPlan {
     let durable = status == old;
     if !durable && !(is_first_look(&old) && may_stay_quiet(s, &draft)) {
         plan.actions.insert(0, Action::Status(Box::new(status)));
+        // What is told is what this write makes so; it is told once, after it.
+        plan.actions.extend(draft.notes.into_iter().map(Action::Note));
     }
     if let (Some(_), true) = (s.shortage, is_first_look(&old)) {
         let quiet_until = created(s).saturating_add(QUIET).unwrap_or(Timestamp::MAX);
         plan.wake_at = Some(plan.wake_at.map_or(quiet_until, |w| w.min(quiet_until)));
     }
-    plan.actions.extend(draft.notes.into_iter().map(Action::Note));
     if durable {
         follow_grants(s, &old, &mut plan);
     }
@@ -579,3 +580,6 @@ fn watch(s: &BatchSnapshot, status: &BatchSandboxStatus, plan: &mut BatchPlan) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

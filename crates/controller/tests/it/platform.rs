@@ -211,6 +211,12 @@ impl Platform {
         self.until(&format!("{name} is gone"), look).await;
     }
 
+    /// Waits until an object was written so often; a write is counted a little after it is seen.
+    pub async fn written(&self, plural: &str, name: &str, n: usize) {
+        let what = format!("{n} writes on {name}");
+        self.until(&what, || async { (self.writes(plural, name) >= n).then_some(()) }).await;
+    }
+
     /// Writes on an object so far.
     pub fn writes(&self, plural: &str, name: &str) -> usize {
         self.counter.writes.lock().get(&(plural.to_owned(), name.to_owned())).copied().unwrap_or(0)
