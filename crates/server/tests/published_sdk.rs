@@ -36,7 +36,9 @@ async fn the_published_sdk_runs_unchanged() {
         }
         ([("content-type", "text/event-stream")], FRAMES).into_response()
     };
-    world.pod_serves(44772, Router::new().route("/ping", get(ping)).route("/command", post(command))).await;
+    if !world.execd_serves(Router::new().route("/ping", get(ping)).route("/command", post(command))).await {
+        return;
+    }
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/published_sdk.py");
     let run = tokio::process::Command::new(python)
         .args([script, &world.address.to_string(), KEY])

@@ -128,7 +128,8 @@ mod tests {
         for (text, start) in [
             ("", "body: is empty"),
             ("{", "body: EOF"),
-            ("[1]", "body: "),
+            ("[1]", "[0]: "),
+            ("5", "body: "),
             ("{} x", "body: trailing"),
             (r#"{"timeout":"soon"}"#, "timeout: invalid type"),
             (r#"{"env":{"A":1}}"#, "env.A: invalid type"),

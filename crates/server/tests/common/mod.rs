@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use api_types::crd::{BatchSandbox, Pool};
+use api_types::names::EXECD_PORT;
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
@@ -225,12 +226,26 @@ impl World {
         .expect("a status in time");
     }
 
-    /// Serves a router at a port of the granted pods' address.
-    pub async fn pod_serves(&self, port: u16, router: Router) -> u16 {
-        let listener = TcpListener::bind((self.pod_ip, port)).await.unwrap();
+    /// Serves a router at a free port of the granted pods' address.
+    pub async fn pod_serves(&self, router: Router) -> u16 {
+        let listener = TcpListener::bind((self.pod_ip, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move { axum::serve(listener, router).await });
         port
+    }
+
+    /// Serves a router at execd's port of that address; false, with a word, where all addresses' port is taken.
+    pub async fn execd_serves(&self, router: Router) -> bool {
+        match TcpListener::bind((self.pod_ip, EXECD_PORT)).await {
+            Ok(listener) => {
+                tokio::spawn(async move { axum::serve(listener, router).await });
+                true
+            }
+            Err(error) => {
+                println!("skipped: port {EXECD_PORT} of {} can't be had: {error}", self.pod_ip);
+                false
+            }
+        }
     }
 }
 
