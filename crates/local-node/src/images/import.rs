@@ -48,6 +48,7 @@ impl ImageStore {
 }
 
 fn import(store: &Inner, path: &Path, name: Option<&str>) -> Result<Vec<ImportedImage>, ImageError> {
+    let _adding = store.adding.blocking_read();
     let shown = path.display().to_string();
     let metadata = fs::metadata(path).map_err(io_error(format!("read {shown}")))?;
     let unpacked;

@@ -29,7 +29,7 @@ use super::store::{ImageStore, blocking};
 /// Layers that come at a time.
 const CONCURRENT: usize = 3;
 /// Attempts at anything that fails for a passing reason.
-const ATTEMPTS: u32 = 4;
+const ATTEMPTS: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// How long a registry is tried when something else stands in for what it does not give.
 const BRIEF: Duration = Duration::from_secs(5);
@@ -124,6 +124,7 @@ pub(super) async fn run(
     let after = store.inner.config.pull_timeout;
     let auth = credentials.map_or(RegistryAuth::Anonymous, |known| RegistryAuth::Basic(known.username, known.password));
     let client = client(store, reference)?;
+    let _adding = store.inner.adding.read().await;
     let puller = Puller { store, reference, client, auth, patience, report };
     tokio::time::timeout(after, puller.pull())
         .await

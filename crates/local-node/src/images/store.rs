@@ -38,10 +38,12 @@ pub(super) struct Inner {
     pub index: Index,
     stand_ins: BTreeMap<String, String>,
     /// Held while the store is open: a start that finds nobody else cleans what was interrupted.
-    _users: File,
+    users: File,
     pulls: Mutex<HashMap<String, Pull>>,
     /// Names that the machine stands in for, told once, and never looked for again by this process.
     stood_in: Mutex<BTreeSet<String>>,
+    /// Held for reading while layers come that no image in the index has yet.
+    pub adding: tokio::sync::RwLock<()>,
     host: tokio::sync::OnceCell<Arc<Host>>,
     guests: tokio::sync::Mutex<()>,
 }
@@ -95,9 +97,10 @@ impl ImageStore {
                 index: Index::new(&config.root),
                 config,
                 stand_ins,
-                _users: users,
+                users,
                 pulls: Mutex::default(),
                 stood_in: Mutex::default(),
+                adding: tokio::sync::RwLock::default(),
                 host: tokio::sync::OnceCell::new(),
                 guests: tokio::sync::Mutex::default(),
             }),
@@ -172,19 +175,21 @@ impl ImageStore {
     }
 
     /// Removes layers that neither an image nor a container uses; `in_use` are the lower directories of containers that
-    /// live. Does nothing while another process has the store open.
+    /// live. Does nothing while another process has the store open or an image is on its way.
     pub async fn prune(&self, in_use: BTreeSet<PathBuf>) -> Result<usize, ImageError> {
         let host = self.inner.host.get().map(|host| host.dir.clone());
         let store = self.clone();
         blocking(move || {
             let inner = &store.inner;
             let what = "remove unused layers";
-            // Another descriptor of ours holds the shared lock, which an exclusive one of another would wait for.
-            if inner._users.try_lock().is_err() {
+            let Ok(_still) = inner.adding.try_write() else { return Ok(0) };
+            // Our share becomes exclusive, which fails while another process has one.
+            if inner.users.try_lock().is_err() {
                 return Ok(0);
             }
             let removed = (|| {
-                let kept = inner.index.layers()?;
+                let kept: BTreeSet<String> =
+                    inner.index.layers()?.iter().map(|id| directory_of(id).to_owned()).collect();
                 let mut removed = 0;
                 for entry in fs::read_dir(inner.config.root.join("layers"))? {
                     let entry = entry?;
@@ -204,7 +209,7 @@ impl ImageStore {
                 }
                 Ok(removed)
             })();
-            let back = inner._users.lock_shared();
+            let back = inner.users.lock_shared();
             let removed = removed.map_err(io_error(what))?;
             back.map_err(io_error(what))?;
             Ok(removed)
@@ -223,7 +228,11 @@ impl ImageStore {
     }
 
     fn image(&self, reference: String, record: Record) -> Image {
-        let lower = record.layers.iter().rev().map(|layer| self.inner.layer(layer)).collect();
+        // Overlayfs takes a directory once. A layer that occurs again changes nothing where it is lower, since all that it
+        // does is done again above.
+        let mut seen = BTreeSet::new();
+        let lower = record.layers.iter().rev().filter(|layer| seen.insert(*layer));
+        let lower = lower.map(|layer| self.inner.layer(layer)).collect();
         Image {
             reference,
             id: record.id,
@@ -335,9 +344,9 @@ impl ImageStore {
 }
 
 impl Inner {
-    /// Directory of a layer.
+    /// Directory of a layer. Half of the digest names it: all of an image's layers must fit the options of one mount.
     pub fn layer(&self, diff_id: &str) -> PathBuf {
-        self.config.root.join("layers").join(diff_id)
+        self.config.root.join("layers").join(directory_of(diff_id))
     }
 
     /// A directory on the store's file system that goes away unless it is settled.
@@ -383,6 +392,10 @@ impl Inner {
         rename_once(&root, &self.layer(diff_id)).map_err(io_error(format!("keep {what}")))?;
         Ok(unpacked)
     }
+}
+
+fn directory_of(diff_id: &str) -> &str {
+    diff_id.get(..32).unwrap_or(diff_id)
 }
 
 /// The image's reference; what is missing is filled in as Docker does.

@@ -1,7 +1,7 @@
 //! A layer from its archive to a directory that overlayfs takes as a lower one.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -126,6 +126,8 @@ struct Layer {
     root: OwnedFd,
     /// Times of directories, set when nothing is put into them any more.
     times: BTreeMap<PathBuf, u64>,
+    /// What whiteouts of this layer hide.
+    hidden: BTreeSet<PathBuf>,
 }
 
 fn invalid(message: impl Into<String>) -> io::Error {
@@ -136,7 +138,7 @@ impl Layer {
     fn open(root: &Path) -> io::Result<Self> {
         let root = openat(AT_FDCWD, root, OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
         fchmod(&root, Mode::from_bits_truncate(0o755))?;
-        Ok(Self { root, times: BTreeMap::new() })
+        Ok(Self { root, times: BTreeMap::new(), hidden: BTreeSet::new() })
     }
 
     fn resolve(&self, path: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
@@ -187,12 +189,18 @@ impl Layer {
         if let Some(hidden) = name.to_str().and_then(|name| name.strip_prefix(WHITEOUT)) {
             return self.whiteout(&parent, &parent_path, name.to_str() == Some(OPAQUE), hidden);
         }
-        make_room(&parent, &name, kind == EntryType::Directory)?;
+        let directory = kind == EntryType::Directory
+            || (kind == EntryType::Regular && entry.size() == 0 && entry.path_bytes().ends_with(b"/"));
+        make_room(&parent, &name, directory)?;
         match kind {
-            EntryType::Directory => {
+            _ if directory => {
                 match mkdirat(&parent, name.as_os_str(), Mode::from_bits_truncate(0o700)) {
                     Ok(()) | Err(Errno::EEXIST) => {}
                     Err(errno) => return Err(errno.into()),
+                }
+                if self.hidden.remove(&path) {
+                    // What the lower directory held stays hidden though there is a new one.
+                    self.opaque(&path)?;
                 }
                 self.times.insert(path, entry.header().mtime().unwrap_or(0));
             }
@@ -218,25 +226,27 @@ impl Layer {
                 return Ok(());
             }
             EntryType::Char | EntryType::Block | EntryType::Fifo => {
-                let header = entry.header();
-                let device =
-                    makedev(header.device_major()?.unwrap_or(0).into(), header.device_minor()?.unwrap_or(0).into());
                 let (kind, device) = match kind {
-                    EntryType::Char => (SFlag::S_IFCHR, device),
-                    EntryType::Block => (SFlag::S_IFBLK, device),
+                    EntryType::Char => (SFlag::S_IFCHR, device(entry.header())?),
+                    EntryType::Block => (SFlag::S_IFBLK, device(entry.header())?),
                     _ => (SFlag::S_IFIFO, 0),
                 };
                 mknodat(&parent, name.as_os_str(), kind, Mode::from_bits_truncate(0o600), device)?;
             }
             other => return Err(invalid(format!("an entry of unknown type {:?} at {}", other, path.display()))),
         }
-        attributes(&parent, &name, entry, kind == EntryType::Directory)
+        attributes(&parent, &name, entry, directory)
     }
 
-    fn whiteout(&self, parent: &OwnedFd, path: &Path, opaque: bool, hidden: &str) -> io::Result<()> {
+    /// Hides what lower layers have in this directory.
+    fn opaque(&self, path: &Path) -> io::Result<()> {
+        let dir = self.resolve(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+        xattr::FileExt::set_xattr(&File::from(dir), "trusted.overlay.opaque", b"y")
+    }
+
+    fn whiteout(&mut self, parent: &OwnedFd, path: &Path, opaque: bool, hidden: &str) -> io::Result<()> {
         if opaque {
-            let dir = self.resolve(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
-            return xattr::set(format!("/proc/self/fd/{}", dir.as_raw_fd()), "trusted.overlay.opaque", b"y");
+            return self.opaque(path);
         }
         if hidden.is_empty() || hidden == "." || hidden == ".." {
             return Err(invalid("a whiteout of nothing"));
@@ -245,9 +255,19 @@ impl Layer {
             // Bookkeeping of AUFS, such as `.wh..wh.plnk`.
             return Ok(());
         }
-        make_room(parent, OsStr::new(hidden), false)?;
-        // Overlayfs: a character device 0/0 hides what is below.
-        Ok(mknodat(parent, hidden, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0))?)
+        // A whiteout is about lower layers: what this one has of that name stays.
+        match fstatat(parent, hidden, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) if SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR => {
+                self.opaque(&path.join(hidden))
+            }
+            Ok(_) => Ok(()),
+            Err(Errno::ENOENT) => {
+                self.hidden.insert(path.join(hidden));
+                // Overlayfs: a character device 0/0 hides what is below.
+                Ok(mknodat(parent, hidden, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0))?)
+            }
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     fn finish(&self) -> io::Result<()> {
@@ -277,6 +297,10 @@ fn normal(path: &Path) -> io::Result<PathBuf> {
         }
     }
     Ok(out)
+}
+
+fn device(header: &tar::Header) -> io::Result<nix::libc::dev_t> {
+    Ok(makedev(header.device_major()?.unwrap_or(0).into(), header.device_minor()?.unwrap_or(0).into()))
 }
 
 /// A later entry replaces an earlier one; a directory stays when it is to be a directory.

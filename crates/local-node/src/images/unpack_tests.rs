@@ -24,6 +24,10 @@ fn archive(entries: &[(EntryType, &str, &str, u32)]) -> Vec<u8> {
             EntryType::Regular => text.as_bytes(),
             _ => &[],
         };
+        if *kind == EntryType::Char {
+            header.set_device_major(1).unwrap();
+            header.set_device_minor(3).unwrap();
+        }
         header.set_size(content.len() as u64);
         header.set_cksum();
         builder.append(&header, content).unwrap();
@@ -72,6 +76,7 @@ fn attributes_are_kept() {
     assert_eq!(at("dir/file").mtime(), 1_000_000);
     assert_eq!(at("dir/file").ino(), at("dir/second").ino());
     assert_eq!(fs::read_link(dir.path().join("link")).unwrap(), Path::new("/absolute/../target"));
+    assert_eq!(at("null").rdev(), makedev(1, 3));
     assert!(at("fifo").file_type().is_fifo() && at("null").file_type().is_char_device());
     assert_eq!(at("implied/parents").mode() & 0o7777, 0o755);
     assert_eq!(fs::read(dir.path().join("dir/file2")).unwrap(), b"last");
@@ -144,11 +149,19 @@ fn whiteouts_hide_what_is_below() {
         (EntryType::Regular, "gone", "x", 0o644),
         (EntryType::Regular, "stays", "x", 0o644),
         (EntryType::Regular, "dir/old", "x", 0o644),
+        (EntryType::Regular, "anew/old", "x", 0o644),
+        (EntryType::Regular, "early/old", "x", 0o644),
     ]));
     let (upper, result) = unpacked(&archive(&[
         (EntryType::Regular, ".wh.gone", "", 0o644),
         (EntryType::Regular, "dir/.wh..wh..opq", "", 0o644),
         (EntryType::Regular, "dir/new", "x", 0o644),
+        (EntryType::Regular, ".wh.anew", "", 0o644),
+        (EntryType::Directory, "anew/", "", 0o755),
+        (EntryType::Regular, "anew/new", "x", 0o644),
+        (EntryType::Directory, "early/", "", 0o755),
+        (EntryType::Regular, "early/new", "x", 0o644),
+        (EntryType::Regular, ".wh.early", "", 0o644),
     ]));
     result.unwrap();
     let (lower, upper) = (lower.path().to_owned(), upper.path().to_owned());
@@ -167,11 +180,11 @@ fn whiteouts_hide_what_is_below() {
             names.sort();
             names
         };
-        let found = (list(""), list("dir"));
+        let found = (list(""), [list("dir"), list("anew"), list("early")]);
         nix::mount::umount(merged.path()).unwrap();
         found
     });
-    let (top, dir) = names.join().unwrap();
-    assert_eq!(top, ["dir", "stays"]);
-    assert_eq!(dir, ["new"]);
+    let (top, dirs) = names.join().unwrap();
+    assert_eq!(top, ["anew", "dir", "early", "stays"]);
+    assert!(dirs.iter().all(|names| names == &["new"]), "{dirs:?}");
 }

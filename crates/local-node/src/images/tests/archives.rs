@@ -49,12 +49,12 @@ pub(super) fn image(layers: &[Vec<u8>], architecture: &str) -> (BTreeMap<String,
 }
 
 fn here() -> String {
-    crate::images::manifest::Platform::here().architecture
+    manifest::Platform::here().architecture
 }
 
 /// An OCI layout of one image for two machines, in an index of its own.
 fn layout(dir: &Path, name: Option<&str>) {
-    let (mut blobs, ours) = image(&[layer("hello", "world"), layer("second", "2")], &here());
+    let (mut blobs, ours) = image(&[layer("second", "2"), layer("hello", "world"), layer("second", "2")], &here());
     let (others, theirs) = image(&[layer("hello", "foreign")], "sparc");
     blobs.extend(others);
     let index = json!({"manifests": [

@@ -73,7 +73,7 @@ async fn serve(State(registry): State<Arc<Registry>>, request: Request) -> Respo
 async fn start(change: impl FnOnce(&mut Registry)) -> Arc<Registry> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (blobs, manifest) =
-        image(&[layer("hello", "world"), layer("two", "2")], &crate::images::manifest::Platform::here().architecture);
+        image(&[layer("hello", "world"), layer("two", "2")], &manifest::Platform::here().architecture);
     let mut registry = Registry {
         address: listener.local_addr().unwrap().to_string(),
         blobs,
