@@ -44,8 +44,18 @@ impl Hierarchies {
 
     fn parse(mountinfo: &str) -> Self {
         const NAMES: [&str; 12] = [
-            "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb", "net_cls",
-            "net_prio", "perf_event",
+            "cpu",
+            "cpuacct",
+            "cpuset",
+            "memory",
+            "devices",
+            "freezer",
+            "blkio",
+            "pids",
+            "hugetlb",
+            "net_cls",
+            "net_prio",
+            "perf_event",
         ];
         let mut found = Self { v1: Vec::new(), v2: None };
         for line in mountinfo.lines() {
@@ -179,8 +189,11 @@ impl Hierarchies {
             if !dir.exists() {
                 continue;
             }
-            for entry in
-                walkdir::WalkDir::new(&dir).contents_first(true).into_iter().flatten().filter(|e| e.file_type().is_dir())
+            for entry in walkdir::WalkDir::new(&dir)
+                .contents_first(true)
+                .into_iter()
+                .flatten()
+                .filter(|e| e.file_type().is_dir())
             {
                 all &= match fs::remove_dir(entry.path()) {
                     Ok(()) => true,
@@ -189,6 +202,13 @@ impl Hierarchies {
             }
         }
         all
+    }
+
+    /// Removes a group from every hierarchy where nothing is below it.
+    pub fn remove_if_empty(&self, group: &str) {
+        for dir in self.dirs(group) {
+            let _ = fs::remove_dir(dir);
+        }
     }
 
     /// Watches a container's group for exhaustion of its memory. On the unified hierarchy the kernel ends the whole
@@ -203,10 +223,7 @@ impl Hierarchies {
         let control = dir.join("memory.oom_control");
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let file = fs::File::open(&control)?;
-        fs::write(
-            dir.join("cgroup.event_control"),
-            format!("{} {}", event.as_fd().as_raw_fd(), file.as_raw_fd()),
-        )?;
+        fs::write(dir.join("cgroup.event_control"), format!("{} {}", event.as_fd().as_raw_fd(), file.as_raw_fd()))?;
         Ok(Some(OomWatch { event, control }))
     }
 

@@ -38,13 +38,7 @@ pub fn recv_with_fds(socket: &impl AsFd, buffer: &mut [u8]) -> nix::Result<(usiz
 pub fn send_with_fds(socket: &impl AsFd, bytes: &[u8], fds: &[RawFd]) -> nix::Result<usize> {
     let rights = [ControlMessage::ScmRights(fds)];
     let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
-    sendmsg::<()>(
-        socket.as_fd().as_raw_fd(),
-        &[IoSlice::new(bytes)],
-        control,
-        MsgFlags::MSG_NOSIGNAL,
-        None,
-    )
+    sendmsg::<()>(socket.as_fd().as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)
 }
 
 /// Clones a child into new pid and mount namespaces and runs `child` there; the child exits with what it returns.
@@ -118,8 +112,7 @@ pub fn loopback_up() -> nix::Result<()> {
 pub fn set_terminal_size(terminal: &impl AsFd, columns: u16, rows: u16) -> nix::Result<()> {
     let size = nix::libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: TIOCSWINSZ reads one `winsize`, which lives until the call returns.
-    let result =
-        unsafe { nix::libc::ioctl(terminal.as_fd().as_raw_fd(), nix::libc::TIOCSWINSZ, &raw const size) };
+    let result = unsafe { nix::libc::ioctl(terminal.as_fd().as_raw_fd(), nix::libc::TIOCSWINSZ, &raw const size) };
     Errno::result(result).map(drop)
 }
 
@@ -178,14 +171,7 @@ pub fn reexec_read_only(arguments: &[CString], environment: &[CString]) -> nix::
         )
     };
     Errno::result(result)?;
-    nix::unistd::execveat(
-        &tree,
-        c"",
-        arguments,
-        environment,
-        nix::fcntl::AtFlags::AT_EMPTY_PATH,
-    )
-    .map(drop)
+    nix::unistd::execveat(&tree, c"", arguments, environment, nix::fcntl::AtFlags::AT_EMPTY_PATH).map(drop)
 }
 
 /// Closes every descriptor of this process.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
-use local_node::pod::spec::{self, Bind, ImageDefaults, Inputs};
+use local_node::images::ImageDefaults;
+use local_node::pod::spec::{self, Bind, Inputs};
 use local_node::shim::client::{Shim, ShimError};
 use local_node::shim::proto::{
     FailureKind, LogSettings, PodState, Reply, Request, Root, Run, Sandbox, StartContainer, UserRequest,
@@ -62,7 +63,8 @@ impl World {
             let target = std::fs::read_link(Path::new("/").join(name)).unwrap();
             std::os::unix::fs::symlink(target, lower.join(name)).unwrap();
         }
-        std::fs::write(lower.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:101:102::/srv:/bin/sh\n").unwrap();
+        std::fs::write(lower.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:101:102::/srv:/bin/sh\n")
+            .unwrap();
         let pod = serde_json::from_value(serde_json::json!({
             "metadata": {"name": "pod-under-test", "namespace": "default"},
             "spec": {"containers": [{"name": "c"}]}
@@ -117,6 +119,8 @@ impl World {
             termination_message: None,
             message_from_log: true,
             seccomp: false,
+            tmpfs: Vec::new(),
+            sub_paths: Vec::new(),
         }))
     }
 
@@ -124,6 +128,7 @@ impl World {
         std::fs::read_to_string(self.pod_dir().join(format!("logs/{container}/0.log"))).unwrap_or_default()
     }
 
+    /// Ends the shim and looks for what is left.
     fn clean(self, runtime: &tokio::runtime::Runtime) {
         let shim = Shim::at(&self.pod_dir());
         runtime.block_on(async {
@@ -168,9 +173,16 @@ async fn runs(world: &mut World) {
 async fn shares(world: &mut World) {
     let shim = world.shim(true).await;
     let pause = shim.state().await.unwrap().pause_pid.unwrap();
-    shim.order(&world.start(serde_json::json!({"name": "a", "command": ["/bin/sleep", "1000"]}), Some(pause))).await.unwrap();
-    shim.order(&world.start(serde_json::json!({"name": "b", "command": ["/bin/sh", "-c",
-        "for p in /proc/[0-9]*; do cat $p/cmdline | tr '\\0' ' '; echo; done; ls -la /proc/1/root/"]}), Some(pause))).await.unwrap();
+    shim.order(&world.start(serde_json::json!({"name": "a", "command": ["/bin/sleep", "1000"]}), Some(pause)))
+        .await
+        .unwrap();
+    shim.order(&world.start(
+        serde_json::json!({"name": "b", "command": ["/bin/sh", "-c",
+        "for p in /proc/[0-9]*; do cat $p/cmdline | tr '\\0' ' '; echo; done; ls -la /proc/1/root/"]}),
+        Some(pause),
+    ))
+    .await
+    .unwrap();
     ended(&shim, "b").await;
     let log = world.log("b");
     assert!(log.contains("F /pause"), "{log}");
@@ -194,8 +206,11 @@ async fn missing(world: &mut World) {
     assert!(run.outcome.unwrap().start_failed);
     let request = world.start(serde_json::json!({"name": "d", "command": ["/etc/passwd"]}), None);
     assert!(matches!(shim.order(&request).await, Err(ShimError::Failed { kind: FailureKind::Start, .. })));
-    let request = world.start(serde_json::json!({"name": "e", "command": ["true"],
-        "securityContext": {"runAsNonRoot": true}}), None);
+    let request = world.start(
+        serde_json::json!({"name": "e", "command": ["true"],
+        "securityContext": {"runAsNonRoot": true}}),
+        None,
+    );
     assert!(matches!(shim.order(&request).await, Err(ShimError::Failed { kind: FailureKind::Config, .. })));
     let _ = UserRequest::default();
 }
@@ -250,10 +265,7 @@ async fn exec(world: &mut World) {
     let mut session = shim.connect().await.unwrap();
     let command = ["sh", "-c", "tty; exit 0"].map(str::to_owned).to_vec();
     session
-        .send(
-            &Request::Exec(local_node::shim::proto::ExecProcess { container: "c".into(), command, tty: true }),
-            &[],
-        )
+        .send(&Request::Exec(local_node::shim::proto::ExecProcess { container: "c".into(), command, tty: true }), &[])
         .await
         .unwrap();
     assert!(matches!(session.receive().await.unwrap(), Reply::Running { .. }));

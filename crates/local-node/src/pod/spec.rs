@@ -1,17 +1,17 @@
 //! From a Pod's container to the runtime's specification: a pure function, and the rules behind it.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Container, Pod, SecurityContext};
 use oci_spec::runtime::{
-    Capabilities, Capability, Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder,
-    LinuxDeviceCgroupBuilder, LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType,
-    LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, Mount, MountBuilder, Process, ProcessBuilder, RootBuilder,
-    Spec, SpecBuilder,
+    Capabilities, Capability, Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxDeviceCgroupBuilder,
+    LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder, LinuxResources,
+    LinuxResourcesBuilder, Mount, MountBuilder, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
 };
 
 use super::quantity;
+use crate::env;
+use crate::images::ImageDefaults;
 use crate::shim::proto::UserRequest;
 
 /// `PATH` of an image that sets none.
@@ -19,29 +19,37 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 
 /// What containerd and Docker give a container that asks for nothing.
 const DEFAULT_CAPABILITIES: [&str; 14] = [
-    "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP",
-    "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FSETID",
+    "FOWNER",
+    "MKNOD",
+    "NET_RAW",
+    "SETGID",
+    "SETUID",
+    "SETFCAP",
+    "SETPCAP",
+    "NET_BIND_SERVICE",
+    "SYS_CHROOT",
+    "KILL",
+    "AUDIT_WRITE",
 ];
 
 const MASKED_PATHS: [&str; 11] = [
-    "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-    "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
 ];
 
 const READ_ONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-
-/// What an image says about running it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ImageDefaults {
-    /// `ENTRYPOINT`.
-    pub entrypoint: Vec<String>,
-    /// `CMD`.
-    pub command: Vec<String>,
-    /// `WORKDIR`.
-    pub working_dir: Option<String>,
-    /// `USER`.
-    pub user: Option<String>,
-}
 
 /// A path of the host that appears in the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +72,7 @@ pub struct Inputs<'a> {
     pub image: &'a ImageDefaults,
     /// The environment, in order; later entries win.
     pub environment: &'a [(String, String)],
-    /// Volumes and generated files.
+    /// The image's own parts, volumes and generated files; what lies below another comes after it.
     pub binds: &'a [Bind],
     /// The container's control group from the hierarchies' roots.
     pub cgroup: &'a str,
@@ -115,69 +123,28 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Spec, SpecError> {
         return Err(SpecError::Privileged);
     }
     let pod = inputs.pod.spec.clone().unwrap_or_default();
-    for (asked, what) in
-        [(pod.host_network, "hostNetwork"), (pod.host_pid, "hostPID"), (pod.host_ipc, "hostIPC")]
-    {
+    for (asked, what) in [(pod.host_network, "hostNetwork"), (pod.host_pid, "hostPID"), (pod.host_ipc, "hostIPC")] {
         if asked == Some(true) {
             return Err(SpecError::Unsupported(what));
         }
     }
-    let root = RootBuilder::default()
-        .path("rootfs")
-        .readonly(security.read_only_root_filesystem == Some(true))
-        .build()?;
-    Ok(SpecBuilder::default()
+    let root =
+        RootBuilder::default().path("rootfs").readonly(security.read_only_root_filesystem == Some(true)).build()?;
+    let mut spec = SpecBuilder::default()
         .version("1.0.2")
         .root(root)
         .mounts(mounts(inputs.binds)?)
         .process(process(inputs, &security)?)
         .linux(linux(inputs, &security)?)
-        .build()?)
-}
-
-/// Kubernetes' rules: `command` replaces the entrypoint and with it the image's command, `args` the image's command.
-pub fn arguments(container: &Container, image: &ImageDefaults, environment: &[(String, String)]) -> Vec<String> {
-    let command = container.command.as_deref().unwrap_or_default();
-    let args = container.args.as_deref().unwrap_or_default();
-    let values: BTreeMap<&str, &str> = environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-    let expanded = |list: &[String]| -> Vec<String> { list.iter().map(|text| expand(text, &values)).collect() };
-    match (command.is_empty(), args.is_empty()) {
-        (false, _) => [expanded(command), expanded(args)].concat(),
-        (true, false) => [image.entrypoint.clone(), expanded(args)].concat(),
-        (true, true) => [image.entrypoint.clone(), image.command.clone()].concat(),
-    }
-}
-
-/// Replaces `$(NAME)` by its value; `$$` is a dollar sign, and what is not known stays as it is.
-pub fn expand(text: &str, values: &BTreeMap<&str, &str>) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('$') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
-        if let Some(after) = rest.strip_prefix('$') {
-            out.push('$');
-            rest = after;
-        } else if let Some((name, after)) = rest.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
-            match values.get(name) {
-                Some(value) => out.push_str(value),
-                None => {
-                    out.push_str("$(");
-                    out.push_str(name);
-                    out.push(')');
-                }
-            }
-            rest = after;
-        } else {
-            out.push('$');
-        }
-    }
-    out.push_str(rest);
-    out
+        .build()?;
+    // The host name is the sandbox's, not the container's, to set.
+    spec.set_hostname(None);
+    Ok(spec)
 }
 
 fn process(inputs: &Inputs<'_>, security: &SecurityContext) -> Result<Process, SpecError> {
-    let arguments = arguments(inputs.container, inputs.image, inputs.environment);
+    let arguments =
+        env::arguments(inputs.container, &inputs.image.entrypoint, &inputs.image.command, inputs.environment);
     if arguments.is_empty() {
         return Err(SpecError::NoCommand);
     }
@@ -196,14 +163,12 @@ fn process(inputs: &Inputs<'_>, security: &SecurityContext) -> Result<Process, S
         .or_else(|| inputs.image.working_dir.clone())
         .filter(|dir| !dir.is_empty())
         .unwrap_or_else(|| "/".to_owned());
-    let mut process = ProcessBuilder::default().args(arguments).env(environment).cwd(directory).terminal(false).build()?;
+    let mut process =
+        ProcessBuilder::default().args(arguments).env(environment).cwd(directory).terminal(false).build()?;
     process.set_rlimits(None);
     let held = capabilities(security)?;
-    let mut capabilities = LinuxCapabilitiesBuilder::default()
-        .bounding(held.clone())
-        .effective(held.clone())
-        .permitted(held)
-        .build()?;
+    let mut capabilities =
+        LinuxCapabilitiesBuilder::default().bounding(held.clone()).effective(held.clone()).permitted(held).build()?;
     // Inheritable capabilities would pass to every program that is executed by a user who is not root.
     capabilities.set_inheritable(Some(Capabilities::new())).set_ambient(Some(Capabilities::new()));
     process.set_capabilities(Some(capabilities));
@@ -304,11 +269,9 @@ fn mounts(binds: &[Bind]) -> Result<Vec<Mount>, SpecError> {
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         mounts.push(MountBuilder::default().destination(target).typ(kind).source(source).options(options).build()?);
     }
-    let mut binds: Vec<&Bind> = binds.iter().collect();
-    // A mount below another comes after it.
-    binds.sort_by_key(|bind| bind.target.components().count());
     for bind in binds {
-        let options = ["rbind", "rprivate", if bind.read_only { "ro" } else { "rw" }];
+        // Read-only holds for one mount: what is mounted below on the host is left out rather than left writable.
+        let options = if bind.read_only { ["bind", "rprivate", "ro"] } else { ["rbind", "rprivate", "rw"] };
         mounts.push(
             MountBuilder::default()
                 .destination(bind.target.clone())
@@ -325,9 +288,8 @@ fn mounts(binds: &[Bind]) -> Result<Vec<Mount>, SpecError> {
 pub fn user(pod: &Pod, container: &Container, image: &ImageDefaults) -> Result<UserRequest, SpecError> {
     let of_pod = pod.spec.as_ref().and_then(|spec| spec.security_context.clone()).unwrap_or_default();
     let own = container.security_context.clone().unwrap_or_default();
-    let id = |value: Option<i64>, what| {
-        value.map(|value| u32::try_from(value).map_err(|_| SpecError::Id(what))).transpose()
-    };
+    let id =
+        |value: Option<i64>, what| value.map(|value| u32::try_from(value).map_err(|_| SpecError::Id(what))).transpose();
     let mut extra_groups = Vec::new();
     for group in of_pod.supplemental_groups.unwrap_or_default().into_iter().chain(of_pod.fs_group) {
         extra_groups.push(u32::try_from(group).map_err(|_| SpecError::Id("a supplementary group"))?);

@@ -188,9 +188,9 @@ impl Session {
             }
             self.stream.readable().await?;
             let mut buffer = [0u8; 16 * 1024];
-            let result = self.stream.try_io(Interest::READABLE, || {
-                sys::recv_with_fds(&self.stream, &mut buffer).map_err(io::Error::from)
-            });
+            let result = self
+                .stream
+                .try_io(Interest::READABLE, || sys::recv_with_fds(&self.stream, &mut buffer).map_err(io::Error::from));
             match result {
                 Ok((0, _)) => return Err(ShimError::Gone),
                 Ok((count, fds)) => {

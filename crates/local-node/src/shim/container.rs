@@ -20,7 +20,7 @@ use nix::unistd::{Pid, pipe2};
 use oci_spec::runtime::{ProcessBuilder, Spec};
 
 use super::payload::{Payload, read_report};
-use super::proto::{FailureKind, StartContainer};
+use super::proto::{FailureKind, StartContainer, Tmpfs};
 use super::user;
 use crate::cgroup::{Hierarchies, OomWatch, wait_readable};
 use crate::sys;
@@ -78,6 +78,10 @@ pub fn start(places: &Places<'_>, groups: &Hierarchies, request: &StartContainer
     let rootfs = places.rootfs(&request.name);
     mount_root(&bundle, &rootfs, &request.root.lower)
         .map_err(|error| create(format_args!("cannot mount the root file system: {error}")))?;
+    for part in &request.sub_paths {
+        crate::volumes::bind_sub_path(&part.volume, &part.part, &part.target)
+            .map_err(|error| create(format_args!("failed to prepare subPath {}: {error}", part.part.display())))?;
+    }
     let started = start_in(places, groups, request, &bundle, &rootfs);
     if started.is_err() {
         unmount(places, &request.name);
@@ -92,8 +96,8 @@ fn start_in(
     bundle: &Path,
     rootfs: &Path,
 ) -> Result<Started, Failure> {
-    let identity = user::resolve(rootfs, &request.user)
-        .map_err(|message| Failure { kind: FailureKind::Config, message })?;
+    let identity =
+        user::resolve(rootfs, &request.user).map_err(|message| Failure { kind: FailureKind::Config, message })?;
     let mut spec = request.spec.clone();
     let (arguments, environment) = complete(&mut spec, rootfs, &identity);
     make_working_directory(rootfs, &spec)
@@ -101,9 +105,11 @@ fn start_in(
     spec.save(bundle.join("config.json")).map_err(create)?;
     fs::create_dir_all(places.runtime()).map_err(create)?;
 
-    let group = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_ref()).map(|p| {
-        p.to_string_lossy().trim_start_matches('/').to_owned()
-    });
+    let group = spec
+        .linux()
+        .as_ref()
+        .and_then(|l| l.cgroups_path().as_ref())
+        .map(|p| p.to_string_lossy().trim_start_matches('/').to_owned());
     let (stdout, stdout_end) = pipe2(OFlag::O_CLOEXEC).map_err(create)?;
     let (stderr, stderr_end) = pipe2(OFlag::O_CLOEXEC).map_err(create)?;
     let (report, report_end) = pipe2(OFlag::O_CLOEXEC).map_err(create)?;
@@ -115,9 +121,7 @@ fn start_in(
     let built = ContainerBuilder::new(request.id.clone(), SyscallType::default())
         .with_executor(payload)
         .with_root_path(places.runtime())
-        .map(|builder| {
-            builder.with_stdin(null).with_stdout(stdout_end).with_stderr(stderr_end)
-        })
+        .map(|builder| builder.with_stdin(null).with_stdout(stdout_end).with_stderr(stderr_end))
         .and_then(|builder| builder.as_init(bundle).with_systemd(false).with_detach(true).build());
     let mut container = match built {
         Ok(container) => container,
@@ -227,6 +231,18 @@ fn mount_root(bundle: &Path, rootfs: &Path, lower: &[PathBuf]) -> io::Result<()>
     Ok(())
 }
 
+/// Mounts a volume in memory.
+pub fn mount_tmpfs(volume: &Tmpfs) -> io::Result<()> {
+    fs::create_dir_all(&volume.path)?;
+    let mut options = format!("mode={:o}", volume.mode);
+    if let Some(size) = volume.size {
+        options.push_str(&format!(",size={size}"));
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("tmpfs"), &volume.path, Some("tmpfs"), flags, Some(options.as_str()))?;
+    Ok(())
+}
+
 /// Overlay's options are separated by `,` and layers by `:`.
 fn escape(path: &Path) -> String {
     path.to_string_lossy().replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,")
@@ -256,6 +272,10 @@ fn make_working_directory(rootfs: &Path, spec: &Spec) -> io::Result<()> {
 /// Takes a container's file system away. Its upper layer stays until the next run or the pod's end.
 pub fn unmount(places: &Places<'_>, name: &str) {
     let _ = umount2(&places.rootfs(name), MntFlags::MNT_DETACH);
+    let parts = places.container(name).join("sub");
+    for part in fs::read_dir(parts).into_iter().flatten().flatten() {
+        let _ = umount2(&part.path(), MntFlags::MNT_DETACH);
+    }
 }
 
 /// Forgets a run that has ended.

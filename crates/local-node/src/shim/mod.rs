@@ -87,10 +87,8 @@ fn serve(dir: &Path) -> io::Result<()> {
         .limit_pids(&sandbox.cgroup, sandbox.pids_limit)
         .map_err(|error| naming("cannot make the pod's control group", &error))?;
 
-    unshare(
-        CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC,
-    )
-    .map_err(|errno| naming("cannot make the pod's namespaces", &errno))?;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC)
+        .map_err(|errno| naming("cannot make the pod's namespaces", &errno))?;
     // What is unmounted on the machine goes here too, what is mounted here stays here.
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)?;
     nix::unistd::sethostname(&sandbox.hostname)?;

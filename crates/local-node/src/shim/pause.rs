@@ -38,6 +38,8 @@ pub fn start(dir: &Path, groups: &Hierarchies, group: &str) -> std::io::Result<P
 
 fn confine(dir: &Path) -> nix::Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+    let _ = nix::sys::prctl::set_name(c"pause");
+    sys::retitle("/pause");
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("none"), dir, Some("tmpfs"), flags, Some("size=4k,mode=555"))?;
@@ -46,8 +48,6 @@ fn confine(dir: &Path) -> nix::Result<()> {
     umount2(".", MntFlags::MNT_DETACH)?;
     nix::unistd::chdir("/")?;
     mount(None::<&str>, "/", None::<&str>, flags | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, None::<&str>)?;
-    let _ = nix::sys::prctl::set_name(c"pause");
-    sys::retitle("/pause");
     nix::sys::prctl::set_no_new_privs()?;
     for set in [caps::CapSet::Ambient, caps::CapSet::Bounding, caps::CapSet::Effective, caps::CapSet::Permitted] {
         let _ = caps::clear(None, set);

@@ -54,11 +54,7 @@ impl Payload {
 }
 
 /// Finds a program as execvp(3) does; the messages are those that users of Kubernetes know.
-fn find_program(
-    program: &str,
-    search: &str,
-    runnable: impl Fn(&Path) -> Result<(), Errno>,
-) -> Result<PathBuf, String> {
+fn find_program(program: &str, search: &str, runnable: impl Fn(&Path) -> Result<(), Errno>) -> Result<PathBuf, String> {
     if program.contains('/') {
         let path = PathBuf::from(program);
         return match runnable(&path) {
@@ -105,8 +101,8 @@ impl Executor for Payload {
         };
         let arguments = strings(&self.arguments)?;
         let environment = strings(&self.environment)?;
-        let program =
-            CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| self.fail("exec: the path contains a NUL byte"))?;
+        let program = CString::new(path.as_os_str().as_encoded_bytes())
+            .map_err(|_| self.fail("exec: the path contains a NUL byte"))?;
         sys::reset_signals();
         // A container does not outlive its shim, which alone could tell how it ended. Nothing between here and
         // execve may change credentials, which would clear this.

@@ -90,6 +90,32 @@ pub struct StartContainer {
     pub message_from_log: bool,
     /// Apply the default system call filter.
     pub seccomp: bool,
+    /// Volumes in memory that must be there; each is mounted once for the pod.
+    pub tmpfs: Vec<Tmpfs>,
+    /// Parts of volumes that the specification mounts from where they are put first.
+    pub sub_paths: Vec<SubPath>,
+}
+
+/// A volume in memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tmpfs {
+    /// Where.
+    pub path: PathBuf,
+    /// Most bytes.
+    pub size: Option<u64>,
+    /// Permissions of its root.
+    pub mode: u32,
+}
+
+/// A part of a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubPath {
+    /// The volume.
+    pub volume: PathBuf,
+    /// The part, relative to it.
+    pub part: PathBuf,
+    /// Where it is put.
+    pub target: PathBuf,
 }
 
 /// A command in a running container. Its stdin, stdout and stderr come as descriptors unless it has a terminal.

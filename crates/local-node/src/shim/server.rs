@@ -1,5 +1,6 @@
 //! The shim's loop: one thread, one poll, everything that may happen to the pod's processes.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,7 +21,7 @@ use super::container::{self, Places};
 use super::journal::{self, Journal};
 use super::log::{LogWriter, Stream};
 use super::proto::{
-    ExecProcess, FailureKind, Outcome, PodState, Reply, Request, Run, Sandbox, SHIM_LOG_FILE, StartContainer,
+    ExecProcess, FailureKind, Outcome, PodState, Reply, Request, Run, SHIM_LOG_FILE, Sandbox, StartContainer,
 };
 use crate::cgroup::{Hierarchies, OomWatch};
 
@@ -61,6 +62,8 @@ pub struct Server {
     connections: Vec<Connection>,
     serial: u64,
     changed: bool,
+    /// Volumes in memory that are mounted.
+    volumes: BTreeSet<PathBuf>,
 }
 
 /// What a descriptor in the poll set belongs to.
@@ -104,6 +107,7 @@ impl Server {
             connections: Vec::new(),
             serial: 0,
             changed: false,
+            volumes: BTreeSet::new(),
         })
     }
 
@@ -117,9 +121,9 @@ impl Server {
                 match source {
                     Source::Listener => self.accept(),
                     Source::Signals => terminated |= self.take_signals(),
-                    Source::Connection(index) => requests.extend(
-                        self.connections[index].exchange().into_iter().map(|request| (index, request)),
-                    ),
+                    Source::Connection(index) => {
+                        requests.extend(self.connections[index].exchange().into_iter().map(|request| (index, request)))
+                    }
                     Source::Output(index, stream) => self.live[index].copy_output(stream),
                     Source::Oom(index) => self.out_of_memory(index),
                 }
@@ -238,6 +242,9 @@ impl Server {
             Ok(log) => log,
             Err(error) => return failed(FailureKind::Create, format!("cannot create the log: {error}")),
         };
+        if let Err(error) = self.mount_volumes(&request) {
+            return failed(FailureKind::Create, format!("cannot mount a volume in memory: {error}"));
+        }
         let started = container::start(&self.places(), &self.groups, &request);
         let mut run = Run {
             attempt: request.attempt,
@@ -290,6 +297,16 @@ impl Server {
         }
     }
 
+    fn mount_volumes(&mut self, request: &StartContainer) -> io::Result<()> {
+        for volume in &request.tmpfs {
+            if !self.volumes.contains(&volume.path) {
+                container::mount_tmpfs(volume)?;
+                self.volumes.insert(volume.path.clone());
+            }
+        }
+        Ok(())
+    }
+
     fn record_start(&mut self, name: &str, run: Run) {
         if let Err(error) = self.journal.started(name, &run) {
             complain(&format!("journal: {error}"));
@@ -331,11 +348,7 @@ impl Server {
         self.connections[index].answer(&reply, &[]);
     }
 
-    fn start_exec(
-        &self,
-        process: ExecProcess,
-        stdio: Vec<OwnedFd>,
-    ) -> Result<container::Command, container::Failure> {
+    fn start_exec(&self, process: ExecProcess, stdio: Vec<OwnedFd>) -> Result<container::Command, container::Failure> {
         let invalid = |message: String| container::Failure { kind: FailureKind::Invalid, message };
         let live = self.live.iter().find(|live| live.name == process.container).ok_or_else(|| container::Failure {
             kind: FailureKind::NotRunning,

@@ -62,7 +62,10 @@ fn decide(passwd: &str, group: &str, request: &UserRequest) -> Result<Identity, 
                     .lines()
                     .find(|line| line.split(':').next() == Some(user))
                     .ok_or_else(|| format!("the image asks for user {user:?}, which its /etc/passwd does not have"))?;
-                (field(line, 2).ok_or_else(|| format!("user {user:?} has no uid in the image's /etc/passwd"))?, Some(line))
+                (
+                    field(line, 2).ok_or_else(|| format!("user {user:?} has no uid in the image's /etc/passwd"))?,
+                    Some(line),
+                )
             }
         },
     };
@@ -88,7 +91,9 @@ fn decide(passwd: &str, group: &str, request: &UserRequest) -> Result<Identity, 
     let name = entry.and_then(|line| line.split(':').next()).unwrap_or("");
     let mut groups: Vec<u32> = group
         .lines()
-        .filter(|line| !name.is_empty() && line.split(':').nth(3).is_some_and(|users| users.split(',').any(|u| u == name)))
+        .filter(|line| {
+            !name.is_empty() && line.split(':').nth(3).is_some_and(|users| users.split(',').any(|u| u == name))
+        })
         .filter_map(|line| field(line, 2))
         .chain(request.extra_groups.iter().copied())
         .filter(|id| *id != gid)

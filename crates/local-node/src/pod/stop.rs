@@ -1,0 +1,98 @@
+//! Takes things down: one container gently and then by force, and at last everything that a pod was.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::context::Context;
+use super::events::Kind;
+use super::probe::{self, Target};
+use super::start::find;
+use crate::shim::client::{Shim, ShimError};
+use crate::shim::proto::{PodState, Request, Run};
+
+/// Longest wait for a killed container to be told as ended.
+const KILL_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Ends a container: its hook, its signal, its grace, and then the kill.
+pub async fn container(
+    context: &Context,
+    pod: &Pod,
+    shim: &Shim,
+    ip: &str,
+    name: &str,
+    signal: Option<i32>,
+    deadline: Instant,
+    mut state: watch::Receiver<PodState>,
+) {
+    let Some(run) = state.borrow().current(name).filter(|run| run.running()).cloned() else { return };
+    context.recorder.record(pod, Some(name), Kind::Normal, "Killing", format!("Stopping container {name}"));
+    let mut seen = state.clone();
+    let gently = async {
+        if let (Some(container), Ok(ip)) = (find(pod, name), ip.parse())
+            && let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref())
+        {
+            let target = Target { shim: shim.clone(), ip, container: container.clone(), id: run.id.clone() };
+            let patience = deadline.saturating_duration_since(Instant::now());
+            if let Err(error) = probe::hook(&target, hook, patience).await {
+                let message = format!("PreStopHook failed: {error}");
+                context.recorder.record(pod, Some(name), Kind::Warning, "FailedPreStopHook", message);
+            }
+        }
+        let signal = signal.unwrap_or(nix::sys::signal::Signal::SIGTERM as i32);
+        let _ = shim.order(&Request::Signal { container: name.to_owned(), signal }).await;
+        ended(&mut seen, name, &run.id).await;
+    };
+    if Instant::now() < deadline && tokio::time::timeout_at(deadline, gently).await.is_ok() {
+        return;
+    }
+    let _ = shim.order(&Request::Kill { container: name.to_owned() }).await;
+    let _ = tokio::time::timeout(KILL_PATIENCE, ended(&mut state, name, &run.id)).await;
+}
+
+/// Waits until a run has ended, or its shim with it.
+async fn ended(state: &mut watch::Receiver<PodState>, name: &str, id: &str) {
+    let over = |state: &PodState| state.current(name).is_none_or(|run: &Run| run.id != id || !run.running());
+    // An error is the end of the shim, and nothing runs without it.
+    let _ = state.wait_for(over).await;
+}
+
+/// Takes a pod's sandbox down: processes, mounts, control groups, interface and address. The logs stay.
+pub async fn sandbox(context: &Context, uid: &str) {
+    let shim = Shim::at(&context.pod_dir(uid));
+    match shim.order(&Request::Shutdown).await {
+        Ok(()) | Err(ShimError::Gone) => {}
+        Err(error) => tracing::warn!(uid, %error, "shim did not shut down"),
+    }
+    let groups = context.groups.clone();
+    let group = format!("{}/{uid}", crate::cgroup::ROOT);
+    let swept = tokio::task::spawn_blocking(move || {
+        groups.kill(&group, Duration::from_secs(5));
+        groups.remove(&group)
+    });
+    if !matches!(swept.await, Ok(true)) {
+        tracing::warn!(uid, "a control group of the pod could not be removed");
+    }
+    if let Err(error) = context.network.detach(uid).await {
+        tracing::warn!(uid, %error, "pod not detached from the network");
+    }
+}
+
+/// Removes everything that a pod was on this machine.
+pub async fn everything(context: &Context, uid: &str) {
+    sandbox(context, uid).await;
+    let (dir, volumes, pod) = (context.pod_dir(uid), context.volumes.clone(), uid.to_owned());
+    let removed = tokio::task::spawn_blocking(move || volumes.remove(&pod).and(remove_dir(&dir))).await;
+    if let Ok(Err(error)) = removed {
+        tracing::warn!(uid, %error, "a pod's files could not be removed");
+    }
+}
+
+fn remove_dir(dir: &std::path::Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
