@@ -43,10 +43,11 @@ fn render(error: &Error) -> String {
         Some(refusal) => text += &format!("{}: {}\n", refusal.operation, refusal.message),
         None => text += &format!("{error}\n"),
     }
-    let mut cause = error.source().filter(|_| refusal.is_none());
-    while let Some(inner) = cause {
-        text += &format!("  cause: {inner}\n");
-        cause = inner.source();
+    // Between our words and the system's a transport error has several layers of its own.
+    let innermost = ours.is_some();
+    let causes: Vec<String> = error.chain().skip(1).map(ToString::to_string).filter(|_| refusal.is_none()).collect();
+    for cause in causes.iter().skip(if innermost { causes.len().saturating_sub(1) } else { 0 }) {
+        text += &format!("  cause: {cause}\n");
     }
     if let Some(refusal) = refusal {
         text += &format!("  code: {} (status {})\n", refusal.code, refusal.status);

@@ -1,6 +1,8 @@
 //! The program as a whole: standard output, standard error and exit code, against a platform that
 //! answers as the published wire says.
 
+#![allow(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
+
 #[path = "../../sdk/tests/fake/mod.rs"]
 mod fake;
 

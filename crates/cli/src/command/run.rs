@@ -21,8 +21,8 @@ const INTERRUPTED: u8 = 130;
 pub struct Options {
     /// Id of the sandbox
     id: String,
-    /// The command: one word is shell text, several are a program and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    /// The command, after `--`: one word is shell text, several are a program and its arguments
+    #[arg(required = true)]
     command: Vec<String>,
     /// Return once it has started
     #[arg(short = 'd', long)]
@@ -122,6 +122,12 @@ fn print(mut out: impl Write, line: &OutputMessage) -> Result<()> {
 }
 
 fn failed(error: &ExecutionError) -> Result<ExitCode> {
+    // What the exit code does not say, e.g. that time was up.
+    for detail in
+        error.traceback.iter().filter(|line| !line.starts_with("exit status ") && !line.starts_with("signal: "))
+    {
+        notice(detail)?;
+    }
     match error.exit_code() {
         Some(code @ 1..=255) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))),
         Some(_) => {

@@ -1,6 +1,7 @@
 //! A platform that answers as the published wire says, with faults on demand, and notes what it was asked.
 
 #![allow(dead_code, missing_docs, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a fake that cannot go on fails its test")]
 
 use std::{
     collections::BTreeMap,
@@ -25,13 +26,16 @@ use serde_json::{Value, json};
 pub const TOKEN: &str = "token-of-the-owner";
 pub const KEY: &str = "key-of-the-server";
 
+/// An answer instead of the right one: status, headers, body.
+pub type Fault = (u16, Vec<(&'static str, String)>, String);
+
 /// What the next answers are to be.
 #[derive(Default)]
 pub struct Script {
     /// Whether a create says where execd is.
     pub execd_in_create: bool,
-    /// Answers of a route, by `METHOD /path`, before it works: status, headers, body.
-    pub faults: BTreeMap<String, Vec<(u16, Vec<(&'static str, String)>, String)>>,
+    /// Answers of a route, by `METHOD /path`, before it works.
+    pub faults: BTreeMap<String, Vec<Fault>>,
     /// The pieces of the next command's stream.
     pub stream: Vec<Piece>,
     /// Content of files.
