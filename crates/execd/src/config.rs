@@ -15,11 +15,11 @@ pub const STATE_DIR_ENV: &str = "OPENSANDBOX_STATE_DIR";
 #[command(name = "execd", version, disable_help_subcommand = true)]
 pub struct Config {
     /// TCP port to listen on, on every IPv4 address.
-    #[arg(long, default_value_t = EXECD_PORT)]
+    #[arg(long, default_value_t = EXECD_PORT, global = true)]
     pub port: u16,
 
     /// 0 to 2 fatal only, 3 errors, 4 warnings, 5 and 6 information, 7 everything.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, global = true)]
     pub log_level: u8,
 
     /// Static token that every call must carry, where no claim brings one.

@@ -68,6 +68,9 @@ pub fn mode(digits: u32) -> Option<u32> {
 /// The directory itself can't be read.
 pub fn list(root: &Path, depth: usize, names: &Names) -> io::Result<Vec<FileInfo>> {
     std::fs::read_dir(root)?;
+    if depth == 0 {
+        return Ok(Vec::new());
+    }
     let walk = walkdir::WalkDir::new(root).min_depth(1).max_depth(depth).follow_links(false).sort_by_file_name();
     // What vanishes meanwhile, or may not be entered, is passed over.
     Ok(walk.into_iter().flatten().filter_map(|entry| describe(entry.path(), names).ok()).collect())
