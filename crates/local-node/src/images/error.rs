@@ -107,12 +107,12 @@ pub enum ImageError {
         reference: String,
     },
     /// The disk or the system refused.
-    #[error("cannot {what}: {source}")]
+    #[error("cannot {what}: {reason}")]
     Io {
         /// What was being done.
         what: String,
         /// Why not.
-        source: Arc<io::Error>,
+        reason: Arc<io::Error>,
     },
 }
 
@@ -143,5 +143,5 @@ impl ImageError {
 
 /// Turns an I/O error into an image error that says what was being done.
 pub(super) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> ImageError {
-    move |source| ImageError::Io { what: what.into(), source: Arc::new(source) }
+    move |error| ImageError::Io { what: what.into(), reason: Arc::new(error) }
 }

@@ -47,20 +47,20 @@ impl VolumeConfig {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum VolumeError {
     /// A ConfigMap or Secret is missing, or has no such key.
-    #[error("MountVolume.SetUp failed for volume {volume:?} : {source}")]
+    #[error("MountVolume.SetUp failed for volume {volume:?} : {reason}")]
     Object {
         /// Volume.
         volume: String,
         /// What is missing.
-        source: ObjectError,
+        reason: ObjectError,
     },
     /// A field that cannot be had.
-    #[error("MountVolume.SetUp failed for volume {volume:?} : {source}")]
+    #[error("MountVolume.SetUp failed for volume {volume:?} : {reason}")]
     Field {
         /// Volume.
         volume: String,
         /// What cannot be had.
-        source: EnvError,
+        reason: EnvError,
     },
     /// The volume cannot be on this node, or is wrong.
     #[error("MountVolume.SetUp failed for volume {volume:?} : {reason}")]
@@ -156,7 +156,7 @@ impl Volumes {
         for volume in &list {
             fetch(volume, source, &mut objects)
                 .await
-                .map_err(|source| VolumeError::Object { volume: volume.name.clone(), source })?;
+                .map_err(|reason| VolumeError::Object { volume: volume.name.clone(), reason })?;
         }
         let (config, pod, facts) = (self.config.clone(), pod.clone(), facts.clone());
         let work = move || prepare(&config, &pod, &list, &objects, &facts);
@@ -313,7 +313,7 @@ impl Context<'_> {
 
     fn object(&self) -> impl Fn(ObjectError) -> VolumeError {
         let volume = self.volume.name.clone();
-        move |source| VolumeError::Object { volume: volume.clone(), source }
+        move |reason| VolumeError::Object { volume: volume.clone(), reason }
     }
 
     fn dir(&self, kind: &str) -> PathBuf {
@@ -427,7 +427,7 @@ impl Context<'_> {
     }
 
     fn fields(&self, items: &[DownwardAPIVolumeFile], mode: i32) -> Result<Vec<File>, VolumeError> {
-        let wrong = |source| VolumeError::Field { volume: self.volume.name.clone(), source };
+        let wrong = |reason| VolumeError::Field { volume: self.volume.name.clone(), reason };
         items
             .iter()
             .map(|item| {

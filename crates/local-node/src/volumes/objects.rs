@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 
+/// An object's keys and values.
+pub type Data = BTreeMap<String, Vec<u8>>;
+
 /// Reads the objects that a pod's environment and volumes refer to.
 #[async_trait]
 pub trait ObjectSource: Send + Sync {
@@ -78,7 +81,7 @@ impl ObjectKind {
 #[derive(Debug, Clone, Default)]
 pub struct Objects {
     namespace: String,
-    data: BTreeMap<(ObjectKind, String), Option<BTreeMap<String, Vec<u8>>>>,
+    data: BTreeMap<(ObjectKind, String), Option<Data>>,
 }
 
 impl Objects {
@@ -88,7 +91,7 @@ impl Objects {
     }
 
     /// Adds an object's data, or that it does not exist.
-    pub fn insert(&mut self, kind: ObjectKind, name: impl Into<String>, data: Option<BTreeMap<String, Vec<u8>>>) {
+    pub fn insert(&mut self, kind: ObjectKind, name: impl Into<String>, data: Option<Data>) {
         self.data.insert((kind, name.into()), data);
     }
 
@@ -106,12 +109,7 @@ impl Objects {
     }
 
     /// The object's keys; `Ok(None)` when it is missing and may be.
-    pub fn keys(
-        &self,
-        kind: ObjectKind,
-        name: &str,
-        optional: bool,
-    ) -> Result<Option<&BTreeMap<String, Vec<u8>>>, ObjectError> {
+    pub fn keys(&self, kind: ObjectKind, name: &str, optional: bool) -> Result<Option<&Data>, ObjectError> {
         match self.data.get(&(kind, name.to_owned())).and_then(Option::as_ref) {
             Some(data) => Ok(Some(data)),
             None if optional => Ok(None),
@@ -136,14 +134,14 @@ impl Objects {
 }
 
 /// A ConfigMap's keys, text and binary.
-pub fn config_map_data(map: ConfigMap) -> BTreeMap<String, Vec<u8>> {
+pub fn config_map_data(map: ConfigMap) -> Data {
     let text = map.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes()));
     let binary = map.binary_data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0));
     text.chain(binary).collect()
 }
 
 /// A Secret's keys; `stringData` wins, as the API server merges it.
-pub fn secret_data(secret: Secret) -> BTreeMap<String, Vec<u8>> {
+pub fn secret_data(secret: Secret) -> Data {
     let data = secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0));
     let text = secret.string_data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes()));
     data.chain(text).collect()
