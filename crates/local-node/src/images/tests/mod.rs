@@ -68,7 +68,7 @@ async fn this_machine_is_an_image_without_anybodys_files() {
     assert!(image.id.starts_with("sha256:") && !image.stand_in);
     let said = run(
         &image,
-        "echo ok; ls -A /home /root /tmp; test ! -e /etc/shadow && test ! -e /etc/ssh && test ! -e /work && echo clean; \
+        "echo ok; ls -A /home /root /tmp; test ! -e /etc/shadow && test ! -e /etc/ssh && test ! -e /etc/gshadow && echo clean; \
          (: > /usr/bin/evil) 2>/dev/null || echo read-only; : > /tmp/x && echo writable; id -un",
     );
     let lines: Vec<&str> = said.lines().filter(|line| !line.is_empty()).collect();
