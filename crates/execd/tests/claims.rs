@@ -1,4 +1,5 @@
 //! Who owns the pod: claims, tokens, the entrypoint, restarts, tasks.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails should say where")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Commands: framing, ends, timeouts, background children, logs.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails should say where")]
 
 mod common;
 

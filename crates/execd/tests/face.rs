@@ -1,4 +1,5 @@
 //! The face: routes, verbs, the proxy, the command line.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails should say where")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Files: bytes in and out, and what is between.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails should say where")]
 
 mod common;
 
