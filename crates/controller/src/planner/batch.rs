@@ -236,7 +236,8 @@ pub fn plan(s: &BatchSnapshot, settings: &Settings) -> BatchPlan {
     draft.prune(s);
     let status = batch_status::compute(s, &mode, &old, &draft.grants, &mut draft.notes);
     let durable = status == old;
-    if !durable && !(is_first_look(&old) && may_stay_quiet(s, &draft)) {
+    let quiet = is_first_look(&old) && may_stay_quiet(s, &draft);
+    if !durable && !quiet {
         plan.actions.insert(0, Action::Status(Box::new(status)));
         // What is told is what this write makes so; it is told once, after it.
         plan.actions.extend(draft.notes.into_iter().map(Action::Note));

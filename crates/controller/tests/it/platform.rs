@@ -217,7 +217,7 @@ impl Platform {
         self.until(&what, || async { (self.writes(plural, name) >= n).then_some(()) }).await;
     }
 
-    /// Writes on an object so far.
+    /// Writes on an object so far, its create apart: that one names nobody.
     pub fn writes(&self, plural: &str, name: &str) -> usize {
         self.counter.writes.lock().get(&(plural.to_owned(), name.to_owned())).copied().unwrap_or(0)
     }
