@@ -226,7 +226,9 @@ impl ApiError {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "reason": self.reason,
         });
-        if !details.is_empty() {
+        // Kubernetes sends empty details where the resource itself is not known or not allowed.
+        let unknown = self.reason == "MethodNotAllowed" || self.reason == "NotFound";
+        if !details.is_empty() || unknown {
             status["details"] = Value::Object(details);
         }
         status["code"] = self.code.into();

@@ -18,6 +18,7 @@ mod object;
 mod openapi;
 mod patch;
 mod pods;
+mod protobuf;
 mod reviews;
 mod schema;
 mod selector;

@@ -10,27 +10,36 @@ use crate::http::{ApiBody, body};
 const USER: &str = "osb-admin";
 const GROUPS: [&str; 2] = ["system:authenticated", "system:masters"];
 
-/// Answers one review.
-pub(crate) fn answer(kind: &str, method: &Method, read: impl FnOnce() -> Result<Value>) -> Result<Response<ApiBody>> {
+/// Answers one review. The body may be in an encoding that is not read (kubectl sends protobuf): the answer is the same
+/// whatever was asked, so it need not be.
+pub(crate) fn answer(name: &str, method: &Method, read: impl FnOnce() -> Result<Value>) -> Result<Response<ApiBody>> {
     if method != Method::POST {
         return Err(ApiError::method_not_allowed());
     }
-    let mut review = read()?;
-    let status = match kind {
+    let (kind, status) = match name {
         "selfsubjectaccessreviews.authorization.k8s.io" => {
-            json!({"allowed": true, "reason": "the token may do everything"})
+            ("SelfSubjectAccessReview", json!({"allowed": true, "reason": "the token may do everything"}))
         }
-        "selfsubjectrulesreviews.authorization.k8s.io" => json!({
-            "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
-            "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
-            "incomplete": false,
-        }),
-        "selfsubjectreviews.authentication.k8s.io" => json!({"userInfo": {"username": USER, "groups": GROUPS}}),
+        "selfsubjectrulesreviews.authorization.k8s.io" => {
+            let resources = json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]);
+            let others = json!([{"verbs": ["*"], "nonResourceURLs": ["*"]}]);
+            let status = json!({"resourceRules": resources, "nonResourceRules": others, "incomplete": false});
+            ("SelfSubjectRulesReview", status)
+        }
+        "selfsubjectreviews.authentication.k8s.io" => {
+            ("SelfSubjectReview", json!({"userInfo": {"username": USER, "groups": GROUPS}}))
+        }
         _ => return Err(ApiError::no_such_path()),
     };
-    if !review.is_object() {
-        return Err(ApiError::bad_request("the body of the request must be an object"));
-    }
+    let mut review = match read() {
+        Ok(Value::Object(map)) => Value::Object(map),
+        Ok(_) => return Err(ApiError::bad_request("the body of the request must be an object")),
+        Err(error) if error.code == 415 => {
+            let group = name.split_once('.').map_or("", |(_, group)| group);
+            json!({"kind": kind, "apiVersion": format!("{group}/v1"), "metadata": {"creationTimestamp": null}, "spec": {}})
+        }
+        Err(error) => return Err(error),
+    };
     review["status"] = status;
     Ok(body::value(StatusCode::CREATED, &review))
 }

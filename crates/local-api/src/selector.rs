@@ -80,6 +80,11 @@ fn parse_labels(text: &str) -> Result<Vec<Label>> {
         .map(|part| {
             let requirement = parse_label(part).ok_or_else(|| unparsable(text, "malformed requirement"))?;
             let (Label::In(key, _) | Label::NotIn(key, _) | Label::Exists(key) | Label::Absent(key)) = &requirement;
+            if let Label::In(_, values) | Label::NotIn(_, values) = &requirement
+                && let Some(wrong) = values.iter().find(|v| !crate::verbs::names::is_label_value(v))
+            {
+                return Err(unparsable(text, &format!("invalid label value {wrong:?}")));
+            }
             if !crate::verbs::names::is_qualified(key) {
                 return Err(unparsable(text, &format!("invalid label key {key:?}")));
             }

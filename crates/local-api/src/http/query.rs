@@ -57,7 +57,7 @@ impl Query {
     fn dry_run(&self) -> Result<bool> {
         for word in self.all("dryRun") {
             if word != "All" {
-                let cause = Cause::unsupported("dryRun", &word.into(), &["All".into()]);
+                let cause = Cause::unsupported("dryRun", &serde_json::json!([word]), &["All".into()]);
                 return Err(ApiError::invalid("meta.k8s.io", "CreateOptions", "", vec![cause]));
             }
         }
@@ -70,7 +70,7 @@ impl Query {
             "Ignore" => FieldValidation::Ignore,
             "" | "Warn" => FieldValidation::Warn,
             other => {
-                let supported = ["Ignore", "Strict", "Warn"].map(String::from);
+                let supported = ["", "Ignore", "Strict", "Warn"].map(String::from);
                 let cause = Cause::unsupported("fieldValidation", &other.into(), &supported);
                 return Err(ApiError::invalid("meta.k8s.io", "CreateOptions", "", vec![cause]));
             }

@@ -86,6 +86,9 @@ fn target(core: &Core, group: &str, version: &str, rest: &[&str]) -> Result<Targ
     if let Some(sub) = subresource
         && !resource.subresources().contains(&sub)
     {
+        if resource.is_custom() {
+            return Err(ApiError::not_found(group, plural, name));
+        }
         return Err(ApiError::no_such_path());
     }
     let mut target = Target::new(resource, namespace, name);

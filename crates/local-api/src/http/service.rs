@@ -190,6 +190,10 @@ fn change(core: &Arc<Core>, target: &Target, call: &Call) -> Result<Response<Api
         }
         (&Method::PATCH, None | Some("status")) if !collection => {
             let kind = PatchKind::of(call.content_type(), target)?;
+            if kind == PatchKind::Apply && call.query.get("fieldManager").is_empty() {
+                let cause = crate::error::Cause::required("fieldManager", "is required for apply patch");
+                return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", vec![cause]));
+            }
             patch::patch(core, target, kind, &call.body, &options()?)?
         }
         (&Method::DELETE, None) => return remove(core, target, call),

@@ -93,7 +93,7 @@ fn merged(target: &Target, live: &Value, config: &Value, wanted: &FieldSet, opti
             })
             .collect();
         if !conflicts.is_empty() {
-            return Err(managed::conflict(target, &conflicts));
+            return Err(managed::conflict(&conflicts));
         }
     }
     if let Some(before) = managers.iter().find(|m| mine(m)) {

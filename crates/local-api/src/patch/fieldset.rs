@@ -284,7 +284,12 @@ pub(crate) fn merge(live: &mut Value, config: &Value, node: Option<&Node>, defs:
     }
 }
 
-/// Takes out of `value` what `gone` names, unless `kept` names it or something below it.
+/// Whether a list or map has nothing left in it.
+fn is_emptied(value: &Value) -> bool {
+    value.as_object().is_some_and(Map::is_empty) || value.as_array().is_some_and(Vec::is_empty)
+}
+
+/// Takes out of `value` what `gone` names, unless `kept` names it or something below it. What is emptied by that goes too.
 pub(crate) fn remove(value: &mut Value, gone: &FieldSet, kept: &FieldSet, node: Option<&Node>, defs: &Defs) {
     match value {
         Value::Object(map) => {
@@ -295,7 +300,11 @@ pub(crate) fn remove(value: &mut Value, gone: &FieldSet, kept: &FieldSet, node: 
                     map.shift_remove(name);
                 } else if let Some(child) = map.get_mut(name) {
                     let (field, _) = field(node, defs, name);
+                    let was_empty = is_emptied(child);
                     remove(child, below, survivors.unwrap_or(&FieldSet::default()), field, defs);
+                    if !was_empty && is_emptied(child) && survivors.is_none_or(FieldSet::is_empty) {
+                        map.shift_remove(name);
+                    }
                 }
             }
         }

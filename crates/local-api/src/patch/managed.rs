@@ -32,12 +32,14 @@ pub(crate) struct Manager {
 impl Manager {
     /// The manager as errors name it.
     pub(crate) fn shown(&self) -> String {
-        let sub = if self.subresource.is_empty() {
-            String::new()
-        } else {
-            format!(" with subresource {:?}", self.subresource)
-        };
-        format!("{:?}{sub} using {}", self.name, self.api_version)
+        let mut text = format!("{:?}", self.name);
+        if !self.subresource.is_empty() {
+            text.push_str(&format!(" with subresource {:?}", self.subresource));
+        }
+        if self.operation == "Update" {
+            text.push_str(&format!(" using {}", self.api_version));
+        }
+        text
     }
 
     fn to_value(&self) -> Value {
@@ -221,27 +223,23 @@ pub(crate) fn owners_changed(old: &Value, new: &Value) -> bool {
 }
 
 /// The refusal of an apply that would change what others own.
-pub(crate) fn conflict(target: &Target, conflicts: &[(Manager, FieldSet)]) -> ApiError {
-    let mut parts = Vec::new();
+pub(crate) fn conflict(conflicts: &[(Manager, FieldSet)]) -> ApiError {
     let mut causes = Vec::new();
+    let mut parts = Vec::new();
     for (manager, fields) in conflicts {
         let paths = fields.paths();
-        for path in &paths {
-            causes.push(crate::error::Cause {
-                reason: "FieldManagerConflict",
-                message: format!("conflict with {}", manager.shown()),
-                field: path.clone(),
-            });
-        }
-        parts.push(match paths.as_slice() {
-            [one] => format!("conflict with {}: {one}", manager.shown()),
-            many => format!("conflicts with {}:\n- {}", manager.shown(), many.join("\n- ")),
-        });
+        parts.push(format!("conflicts with {}:\n- {}", manager.shown(), paths.join("\n- ")));
+        causes.extend(paths.into_iter().map(|field| crate::error::Cause {
+            reason: "FieldManagerConflict",
+            message: format!("conflict with {}", manager.shown()),
+            field,
+        }));
     }
-    let count = causes.len();
-    let noun = if count == 1 { "conflict" } else { "conflicts" };
-    let mut error = ApiError::new(409, "Conflict", format!("Apply failed with {count} {noun}: {}", parts.join("\n")));
-    let _ = target;
+    let message = match causes.as_slice() {
+        [one] => format!("Apply failed with 1 conflict: {}: {}", one.message, one.field),
+        many => format!("Apply failed with {} conflicts: {}", many.len(), parts.join("\n")),
+    };
+    let mut error = ApiError::new(409, "Conflict", message);
     error.causes = causes;
     error
 }

@@ -81,10 +81,9 @@ fn merge_maps(
                     (Some(merge_key), Value::Array(list)) => {
                         let item = field.and_then(|f| f.item(defs));
                         let retain = field.is_some_and(|f| f.retain_keys);
+                        let before = list.clone();
                         merge_lists(list, items, merge_key, retain, item, defs)?;
-                        if let Some(order) = order {
-                            reorder(list, order, merge_key);
-                        }
+                        reorder(list, &before, order.unwrap_or(items), merge_key);
                     }
                     (_, slot) => *slot = Value::Array(items.clone()),
                 }
@@ -104,7 +103,8 @@ fn merge_maps(
         if let (Some(merge_key), Some(Value::Array(list)), Value::Array(order)) =
             (merge_key, target.get_mut(field), order)
         {
-            reorder(list, order, merge_key);
+            let before = list.clone();
+            reorder(list, &before, order, merge_key);
         }
     }
     Ok(())
@@ -184,30 +184,26 @@ fn merge_lists(
     Ok(())
 }
 
-/// Puts the items that `order` names into its order; those it does not name keep their place behind what stood before them.
-fn reorder(list: &mut Vec<Value>, order: &[Value], merge_key: &str) {
-    let rank = |item: &Value| {
-        let id = if merge_key.is_empty() { Some(item) } else { item.get(merge_key) };
-        order.iter().position(|o| {
-            let wanted = if merge_key.is_empty() { Some(o) } else { o.get(merge_key) };
-            wanted.is_some() && wanted == id
-        })
+/// Puts the items that `order` names into its order, and the others, in theirs, between them: an item that is new comes
+/// before what the server had, one that is not keeps its side of its neighbours.
+fn reorder(list: &mut Vec<Value>, before: &[Value], order: &[Value], merge_key: &str) {
+    let id = |item: &Value| if merge_key.is_empty() { Some(item.clone()) } else { item.get(merge_key).cloned() };
+    let place = |item: &Value, order: &[Value]| {
+        let wanted = id(item);
+        order.iter().position(|o| wanted.is_some() && id(o) == wanted)
     };
-    let mut last = None;
-    let mut ranked: Vec<((i64, usize), Value)> = Vec::with_capacity(list.len());
-    for (index, item) in list.drain(..).enumerate() {
-        let place = match rank(&item) {
-            Some(r) => {
-                let r = i64::try_from(r).unwrap_or(i64::MAX);
-                last = Some(r);
-                (r, 0)
+    let (mut named, others): (Vec<Value>, Vec<Value>) = list.drain(..).partition(|item| place(item, order).is_some());
+    named.sort_by_key(|item| place(item, order));
+    let mut others = others.into_iter().peekable();
+    for item in named {
+        if let Some(own) = place(&item, before) {
+            while let Some(other) = others.next_if(|other| place(other, before).is_some_and(|p| p < own)) {
+                list.push(other);
             }
-            None => (last.unwrap_or(-1), index + 1),
-        };
-        ranked.push((place, item));
+        }
+        list.push(item);
     }
-    ranked.sort_by_key(|(place, _)| *place);
-    list.extend(ranked.into_iter().map(|(_, item)| item));
+    list.extend(others);
 }
 
 #[cfg(test)]

@@ -22,6 +22,18 @@ pub(crate) fn grace(pod: &Value, asked: Option<i64>) -> i64 {
     asked.unwrap_or(own).max(0)
 }
 
+/// Whether some container asks for an amount that is none.
+pub(crate) fn has_bad_quantity(pod: &Value) -> bool {
+    ["spec.containers", "spec.initContainers"]
+        .into_iter()
+        .filter_map(|path| object::at(pod, path)?.as_array())
+        .flatten()
+        .flat_map(|c| ["resources.limits", "resources.requests"].map(|list| object::at(c, list)))
+        .filter_map(|list| list?.as_object())
+        .flat_map(|map| map.values())
+        .any(|amount| quantity::parse(amount).is_none())
+}
+
 /// The container that a request means which names none.
 pub(crate) fn default_container(pod: &Value) -> Option<&str> {
     let annotated = object::meta(pod)

@@ -11,14 +11,15 @@ pub fn fill(value: &mut Value, node: &Node, defs: &Defs) {
         Value::Object(map) => {
             for (name, field) in &node.properties {
                 let target = field.resolve(defs);
+                let target_null =
+                    field.nullable || target.nullable || target.preserve && target.kind == super::Kind::Any;
+                // Kubernetes: null where it is no value is absence.
+                if !target_null && map.get(name).is_some_and(Value::is_null) {
+                    map.shift_remove(name);
+                }
                 let default = field.default.as_ref().or(target.default.as_ref());
                 if let Some(default) = default {
-                    let absent = match map.get(name) {
-                        None => true,
-                        // Kubernetes: null where null is no value counts as absent and takes the default.
-                        Some(Value::Null) => !(field.nullable || target.nullable),
-                        Some(_) => false,
-                    };
+                    let absent = !map.contains_key(name);
                     if absent {
                         map.insert(name.clone(), default.clone());
                     }

@@ -22,6 +22,7 @@ pub(crate) fn parse(body: &[u8], content_type: &str) -> Result<Value> {
                 std::str::from_utf8(body).map_err(|e| ApiError::bad_request(format!("the body is not UTF-8: {e}")))?;
             serde_saphyr::from_str(text).map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))
         }
+        "application/vnd.kubernetes.protobuf" => crate::protobuf::parse(body),
         other => Err(ApiError::unsupported_media_type(format!(
             "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml (got {other})"
         ))),
@@ -93,6 +94,12 @@ pub(crate) fn admit(value: &mut Value, target: &Target, options: &WriteOptions) 
     }
     if !resource.is_custom() {
         drop_nulls(value);
+    }
+    if resource.is(crate::kinds::Builtin::Pod) && crate::pods::has_bad_quantity(value) {
+        return Err(ApiError::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {}: quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+            resource.kind, resource.version, resource.kind
+        )));
     }
     let mut unknown = Vec::new();
     if options.field_validation != FieldValidation::Ignore {

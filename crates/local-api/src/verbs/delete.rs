@@ -108,16 +108,19 @@ pub(crate) fn delete(core: &Core, target: &Target, options: &DeleteOptions) -> R
 }
 
 fn preconditions(target: &Target, old: &Value, options: &DeleteOptions) -> Result<()> {
-    if let Some(uid) = options.uid.as_deref().filter(|u| *u != object::uid(old)) {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", object::uid(old));
-        return Err(target.conflict(&why));
+    // Kubernetes names the kind here where it names the resource elsewhere.
+    let conflict = |why: &str| ApiError::conflict(&target.resource.group, &target.resource.kind, &target.name, why);
+    let uid = object::uid(old);
+    if let Some(wanted) = options.uid.as_deref().filter(|u| *u != uid) {
+        return Err(conflict(&format!(
+            "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have been deleted and then recreated"
+        )));
     }
     let version = object::meta_str(old, "resourceVersion");
     if let Some(wanted) = options.resource_version.as_deref().filter(|v| *v != version) {
-        let why = format!(
-            "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {version}"
-        );
-        return Err(target.conflict(&why));
+        return Err(conflict(&format!(
+            "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({version}). The object might have been modified"
+        )));
     }
     Ok(())
 }

@@ -148,9 +148,9 @@ pub(crate) fn for_update(target: &Target, old: &Value, new: &mut Value) -> Resul
         if meta.contains_key("deletionTimestamp") {
             let added: Vec<&str> = object::finalizers(new).filter(|f| !object::has_finalizer(old, f)).collect();
             if !added.is_empty() {
-                let shown = serde_json::json!(added);
+                let shown = added.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>().join(", ");
                 let detail = format!(
-                    "no new finalizers can be added if the object is being deleted, found new finalizers {shown}"
+                    "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{shown}}}"
                 );
                 let cause = Cause::forbidden("metadata.finalizers", &detail);
                 return Err(ApiError::invalid(&resource.group, &resource.kind, &target.name, vec![cause]));

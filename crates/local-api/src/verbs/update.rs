@@ -25,7 +25,8 @@ pub(crate) fn update(core: &Core, target: &Target, mut value: Value, options: &W
             message: "Invalid value: 0: must be specified for an update".into(),
             field: "metadata.resourceVersion".into(),
         };
-        return Err(ApiError::invalid(&resource.group, &resource.kind, &target.name, vec![cause]));
+        // Kubernetes names the resource here where it names the kind elsewhere.
+        return Err(ApiError::invalid(&resource.group, &resource.plural, &target.name, vec![cause]));
     }
     let object = modify(core, target, options, &Source::Update, |_| Ok(value.clone()))?;
     Ok(Outcome { object, created: false, warnings })

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 
 use crate::streams::{ExecOptions, ExecStreams, PodRef, PodStreams, Reader, StreamError, TerminalSize, Writer};
 
@@ -54,6 +55,11 @@ pub(super) fn message(channel: u8, payload: &[u8]) -> Message {
     Message::Binary(Bytes::from(bytes))
 }
 
+/// An end without a code would be taken for a broken connection.
+fn goodbye() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))
+}
+
 /// Runs the command and carries its streams until it has ended and everything it wrote was sent.
 pub(super) async fn run(
     upgrade: OnUpgrade,
@@ -67,7 +73,7 @@ pub(super) async fn run(
         Ok(streams) => streams,
         Err(error) => {
             let _ = socket.send(message(ERROR, &crate::store::encode(&failure(&error)))).await;
-            let _ = socket.close(None).await;
+            let _ = socket.send(goodbye()).await;
             return;
         }
     };
@@ -111,7 +117,7 @@ async fn carry(socket: Socket, streams: ExecStreams, closes_channels: bool) {
                     }
                 }
                 None => {
-                    let _ = sink.close().await;
+                    let _ = sink.send(goodbye()).await;
                     // Kubernetes' clients close in turn; whatever they still send is read away, for a moment.
                     let drain = async { while let Some(Ok(_)) = source.next().await {} };
                     let _ = tokio::time::timeout(std::time::Duration::from_secs(1), drain).await;
