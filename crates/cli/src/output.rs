@@ -73,7 +73,7 @@ impl Printer {
         }
     }
 
-    fn value(self, value: &impl Serialize) -> Result<()> {
+    pub fn value(self, value: &impl Serialize) -> Result<()> {
         let text = match self.format {
             Format::Yaml => serde_saphyr::to_string(value)?,
             _ => serde_json::to_string_pretty(value)?,
@@ -112,13 +112,13 @@ pub fn notice(text: &str) -> Result<()> {
     Ok(())
 }
 
-fn plain_table() -> Table {
+pub fn plain_table() -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table
 }
 
-fn print_table(table: &Table) -> Result<()> {
+pub fn print_table(table: &Table) -> Result<()> {
     // The style pads each cell on both sides; the page needs no margin.
     let text: Vec<_> =
         table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned()).collect();

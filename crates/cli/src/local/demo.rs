@@ -251,7 +251,7 @@ fn ms(since: Instant) -> f64 {
 
 fn table(took: &[(&str, f64)]) -> Table {
     let mut table = Table::new();
-    table.load_preset(UTF8_BORDERS_ONLY).set_header(["milestone", "ms"]);
+    table.load_style(UTF8_BORDERS_ONLY).set_header(["milestone", "ms"]);
     for (name, ms) in took {
         table.add_row([(*name).to_owned(), format!("{ms:.1}")]);
     }

@@ -46,7 +46,7 @@ pub fn end(home: &Home, purge: bool) -> Result<()> {
         }
     }
     let lock = home.lock()?;
-    platform::remove(home, purge)?;
+    platform::remove(home)?;
     drop(lock);
     if purge {
         std::fs::remove_dir_all(home.root()).with_context(|| format!("cannot remove {}", home.root().display()))?;

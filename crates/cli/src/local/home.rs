@@ -50,6 +50,16 @@ impl Home {
         self.root.join("node")
     }
 
+    /// Certificates and token of the Kubernetes API.
+    pub fn identity(&self) -> PathBuf {
+        self.root.join("tls")
+    }
+
+    /// The node's image store.
+    pub fn images(&self) -> PathBuf {
+        self.node().join("images")
+    }
+
     /// Secrets of the platform.
     pub fn keys(&self) -> PathBuf {
         self.root.join("keys.json")

@@ -15,37 +15,34 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+use crate::cli::Globals;
+
 /// The verbs of the embedded platform.
 #[derive(Debug, Subcommand)]
 pub enum LocalCommand {
-    /// Start the platform on this machine: Kubernetes API, node, controller and lifecycle server.
+    /// Start the platform on this machine
     Up(up::Options),
-    /// End the platform and every sandbox on it.
+    /// End the platform and every sandbox on it
     Down(down::Options),
-    /// Tell whether the platform runs, where it is reached, and what it holds.
+    /// Tell whether the platform runs, and what it holds
     Status(status::Options),
-    /// Print the kubeconfig of the platform, for kubectl.
+    /// Print the platform's kubeconfig, for kubectl
     Kubeconfig(kubeconfig::Options),
-    /// Bring images on to this machine, and list them.
+    /// Bring images on to this machine
     #[command(subcommand)]
     Image(image::Command),
-    /// Start a platform, run an agent in a pool's sandbox, show what it took, and clean up.
+    /// Start a platform, run an agent in a sandbox, show what it took, clean up
     Demo(demo::Options),
 }
 
-/// The hidden verb by which this binary becomes a pod's shim. It must run before any thread exists.
-pub fn shim_requested(arguments: &[std::ffi::OsString]) -> bool {
-    arguments.get(1).is_some_and(|verb| verb == "__shim")
-}
-
 /// Runs a verb of the embedded platform.
-pub fn run(command: LocalCommand) -> anyhow::Result<ExitCode> {
+pub fn run(globals: &Globals, command: LocalCommand) -> anyhow::Result<ExitCode> {
     match command {
-        LocalCommand::Up(options) => up::run(options),
+        LocalCommand::Up(options) => up::run(globals, &options),
         LocalCommand::Down(options) => down::run(&options),
-        LocalCommand::Status(options) => status::run(&options),
+        LocalCommand::Status(options) => status::run(globals, &options),
         LocalCommand::Kubeconfig(options) => kubeconfig::run(&options),
-        LocalCommand::Image(command) => image::run(command),
+        LocalCommand::Image(command) => image::run(globals, command),
         LocalCommand::Demo(options) => demo::run(&options),
     }
 }

@@ -5,30 +5,21 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use api_types::crd::{BatchPhase, BatchSandbox, Pool};
-use clap::{Args, ValueEnum};
-use comfy_table::{ContentArrangement, Table, presets::NOTHING};
+use clap::Args;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use serde::{Deserialize, Serialize};
 
 use super::home::Home;
+use crate::cli::Globals;
+use crate::output::{Format, Printer, plain_table, print_table};
 
 /// How long the platform may take to answer.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// What `osb status` may be told.
 #[derive(Debug, Args)]
-pub struct Options {
-    /// Form of the answer.
-    #[arg(short, long, value_enum, default_value_t = Form::Table)]
-    output: Form,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Form {
-    Table,
-    Json,
-}
+pub struct Options {}
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -69,12 +60,12 @@ pub struct Connection {
 }
 
 /// Tells how the platform is. Exit code 3 when it does not run.
-pub fn run(options: &Options) -> Result<ExitCode> {
+pub fn run(globals: &Globals, _: &Options) -> Result<ExitCode> {
     let home = Home::from_environment();
     let report = super::runtime()?.block_on(report(&home))?;
-    match options.output {
-        Form::Json => anstream::println!("{}", serde_json::to_string_pretty(&report)?),
-        Form::Table => print(&report),
+    match globals.output.unwrap_or(Format::Table) {
+        Format::Table => print(&report)?,
+        format => Printer::structured(Some(format))?.value(&report)?,
     }
     Ok(if report.running { ExitCode::SUCCESS } else { ExitCode::from(3) })
 }
@@ -133,13 +124,12 @@ pub fn resident_kib(pid: i32) -> Option<u64> {
     line.trim().trim_end_matches("kB").trim().parse().ok()
 }
 
-fn print(report: &Report) {
+fn print(report: &Report) -> Result<()> {
     if !report.running {
         anstream::println!("no platform runs from {}; start one with `osb up`", report.directory);
-        return;
+        return Ok(());
     }
-    let mut table = Table::new();
-    table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    let mut table = plain_table();
     let pid = report.pid.map(|p| p.to_string()).unwrap_or_default();
     let memory = report.memory_kib.map(|k| format!("{:.1} MiB", k as f64 / 1024.0)).unwrap_or_default();
     for (name, value) in [
@@ -153,10 +143,10 @@ fn print(report: &Report) {
     }
     let SandboxCounts { running, pending, failed } = report.sandboxes;
     table.add_row(["sandboxes", &format!("{running} running, {pending} pending, {failed} failed")]);
-    anstream::println!("{table}");
+    print_table(&table)?;
     if !report.pools.is_empty() {
-        let mut table = Table::new();
-        table.load_preset(NOTHING).set_header(["POOL", "TOTAL", "ALLOCATED", "AVAILABLE"]);
+        let mut table = plain_table();
+        table.set_header(["POOL", "TOTAL", "ALLOCATED", "AVAILABLE"]);
         for pool in &report.pools {
             table.add_row([
                 pool.name.clone(),
@@ -165,6 +155,8 @@ fn print(report: &Report) {
                 pool.available.to_string(),
             ]);
         }
-        anstream::println!("\n{table}");
+        anstream::println!();
+        print_table(&table)?;
     }
+    Ok(())
 }

@@ -7,15 +7,16 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use api_types::names::SERVER_PORT;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::detach::{self, Ready};
 use super::home::{Home, require_root};
 use super::platform::{self, Settings};
-use api_types::names::SERVER_PORT;
+use crate::cli::Globals;
 
-/// What `osb up` may be told.
+/// What `osb up` may be told. `--api-key` sets the key of the lifecycle API; one is made when none is given.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
     /// Address of the lifecycle API.
@@ -25,10 +26,6 @@ pub struct Options {
     /// Address of the Kubernetes API, for kubectl.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:6445")]
     pub kube_listen: SocketAddr,
-
-    /// Key of the lifecycle API; one is made when none is given.
-    #[arg(long, env = "OSB_UP_API_KEY", hide_env_values = true, value_name = "KEY")]
-    pub api_key: Option<String>,
 
     /// Allow `--listen` on an address that other machines reach.
     #[arg(long)]
@@ -68,7 +65,7 @@ impl Options {
         arguments
     }
 
-    fn settings(&self) -> Result<Settings> {
+    fn settings(&self, api_key: Option<&str>) -> Result<Settings> {
         if !self.listen.ip().is_loopback() && !self.listen_beyond_loopback {
             bail!(
                 "--listen {} would let other machines create sandboxes here; add --listen-beyond-loopback if that is meant",
@@ -88,7 +85,7 @@ impl Options {
         Ok(Settings {
             listen: self.listen,
             kube_listen: self.kube_listen,
-            api_key: self.api_key.clone(),
+            api_key: api_key.map(str::to_owned),
             stand_ins,
             host_paths: self.host_path.clone(),
         })
@@ -96,12 +93,12 @@ impl Options {
 }
 
 /// Starts the platform: here until a signal ends it, or in the background.
-pub fn run(options: Options) -> Result<ExitCode> {
+pub fn run(globals: &Globals, options: &Options) -> Result<ExitCode> {
     require_root("up")?;
     let home = Home::from_environment();
-    let settings = options.settings()?;
+    let settings = options.settings(globals.api_key.as_deref())?;
     if options.detach {
-        if let Some(key) = &options.api_key {
+        if let Some(key) = &globals.api_key {
             // Not as an argument: every user of the machine reads those.
             home.create()?;
             super::keys::Keys::load_or_make(&home, Some(key))?;

@@ -133,7 +133,7 @@ async fn writes(platform: &Platform) -> Result<usize> {
 /// Resident memory of each kind of process, and the size of each binary.
 fn weights(platform: &Platform, binaries: &Path) -> Result<Table> {
     let mut table = Table::new();
-    table.load_preset(UTF8_BORDERS_ONLY).set_header(["process", "count", "resident, mean", "binary"]);
+    table.load_style(UTF8_BORDERS_ONLY).set_header(["process", "count", "resident, mean", "binary"]);
     let mut kinds: HashMap<String, Vec<u64>> = HashMap::new();
     for entry in std::fs::read_dir("/proc")?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };

@@ -27,7 +27,7 @@ impl Figure {
 /// The figures as a table, in ms.
 pub fn table(figures: &[Figure]) -> Table {
     let mut table = Table::new();
-    table.load_preset(UTF8_BORDERS_ONLY).set_header(["ms", "n", "p50", "p90", "p99", "max"]);
+    table.load_style(UTF8_BORDERS_ONLY).set_header(["ms", "n", "p50", "p90", "p99", "max"]);
     for figure in figures {
         let h = &figure.histogram;
         let at = |micros: u64| format!("{:.2}", micros as f64 / 1000.0);
