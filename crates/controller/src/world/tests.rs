@@ -128,7 +128,8 @@ fn used_pods_are_never_ready_again() {
 fn who_holds_what_does_not_depend_on_the_order_of_the_news() {
     for pods_first in [true, false] {
         let mut world = world();
-        let mut steps: Vec<Box<dyn Fn(&mut World)>> = vec![
+        type Step = Box<dyn Fn(&mut World)>;
+        let mut steps: Vec<Step> = vec![
             Box::new(|w| w.apply_pool(pool("p", 9))),
             Box::new(|w| w.apply_pod(pod("a", 1, |p| p.claimed_by = Some("x-uid".into())))),
             Box::new(|w| w.apply_batch(batch("x", 2, grant("a", "Claimed")))),

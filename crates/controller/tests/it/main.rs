@@ -7,6 +7,7 @@
 )]
 
 mod batches;
+mod daemons;
 mod fake;
 mod platform;
 mod pools;
