@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::keys::ApiKeys;
 
 /// Configuration of a [`Server`](crate::Server).
@@ -13,7 +15,8 @@ pub struct Config {
     pub api_keys: ApiKeys,
     /// Says in words that an open server may listen beyond loopback.
     pub allow_open: bool,
-    /// The platform's secret that execd tokens are derived from; the controller has the same.
+    /// The platform's secret that execd tokens are derived from; the controller has the same. The
+    /// default is random, so that a forgotten one opens nothing.
     pub token_secret: [u8; 32],
     /// Which address an endpoint answer gives when the caller did not ask for the proxy.
     pub endpoints: EndpointMode,
@@ -33,7 +36,7 @@ impl Default for Config {
             namespace: "default".to_owned(),
             api_keys: ApiKeys::default(),
             allow_open: false,
-            token_secret: [0; 32],
+            token_secret: random_secret(),
             endpoints: EndpointMode::Auto,
             public_host: None,
             execd_image: "opensandbox/execd:latest".to_owned(),
@@ -41,6 +44,14 @@ impl Default for Config {
             limits: Limits::default(),
         }
     }
+}
+
+/// Two random UUIDs, and so 244 random bits, as 32 bytes.
+fn random_secret() -> [u8; 32] {
+    let mut digest = Sha256::new();
+    digest.update(uuid::Uuid::new_v4().as_bytes());
+    digest.update(uuid::Uuid::new_v4().as_bytes());
+    digest.finalize().into()
 }
 
 /// Which address an endpoint answer gives.

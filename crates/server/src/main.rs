@@ -2,6 +2,7 @@
 
 mod options;
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -17,7 +18,7 @@ use crate::options::Options;
 const FIRST_VIEW: Duration = Duration::from_secs(10);
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env()
@@ -25,12 +26,26 @@ async fn main() -> anyhow::Result<()> {
         )
         .with_writer(std::io::stderr)
         .init();
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> anyhow::Result<()> {
     let settings = Options::parse().settle()?;
     let client = settings.client().await?;
     let server = Server::new(client, settings.config);
     let listener = TcpListener::bind((settings.host.as_str(), settings.port))
         .await
         .with_context(|| format!("can't listen on {}:{}", settings.host, settings.port))?;
+    if let Some(key) = &settings.made_key {
+        // The one place where a key is shown: its owner has no other way to learn it.
+        println!("API key of this run: {key}");
+    }
     tracing::info!(address = %listener.local_addr()?, "listening");
     if !server.ready(FIRST_VIEW).await {
         tracing::warn!("Kubernetes has not answered yet; sandboxes and pools are not known");

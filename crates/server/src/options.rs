@@ -85,6 +85,8 @@ pub struct Settings {
     pub port: u16,
     /// The server's configuration.
     pub config: Config,
+    /// The key that was made because none was given; its owner has to be told.
+    pub made_key: Option<String>,
     kubeconfig: Option<PathBuf>,
 }
 
@@ -101,16 +103,8 @@ impl Options {
             None => false,
         };
         let given = self.api_key.or(file.server.api_key).filter(|key| !key.trim().is_empty());
-        let api_keys = match given {
-            Some(key) => ApiKeys::new([key]),
-            None if insecure => ApiKeys::default(),
-            None => {
-                let key = uuid::Uuid::new_v4().simple().to_string();
-                // The one place where a key is shown: its owner has no other way to learn it.
-                println!("API key of this run: {key}");
-                ApiKeys::new([key])
-            }
-        };
+        let made_key = (given.is_none() && !insecure).then(|| uuid::Uuid::new_v4().simple().to_string());
+        let api_keys = ApiKeys::new(given.iter().chain(&made_key));
         let secret = self.token_secret_file.or(file.server.token_secret_file);
         let secret = secret.context("give --token-secret-file: the secret that controller and server share")?;
         let mut config = Config {
@@ -138,6 +132,7 @@ impl Options {
             host: self.host.or(file.server.host).unwrap_or_else(|| "127.0.0.1".to_owned()),
             port: self.port.or(file.server.port).unwrap_or(8080),
             config,
+            made_key,
             kubeconfig: self.kubeconfig.or(file.kubernetes.kubeconfig_path),
         })
     }

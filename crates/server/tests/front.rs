@@ -1,5 +1,7 @@
 //! The front door: keys, ids, bounds, and what no route has.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
 mod common;
 
 use axum::body::Body;

@@ -1,5 +1,7 @@
 //! The lifecycle API on the wire: what published clients send, and exactly what they are answered.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::sync::atomic::Ordering;
