@@ -80,6 +80,13 @@ pub struct ApiError {
     pub reason: &'static str,
     /// `Status.message`.
     pub message: String,
+    /// What else there is to say; boxed, because most results are no errors.
+    pub details: Box<Details>,
+}
+
+/// `Status.details`.
+#[derive(Debug, Clone, Default)]
+pub struct Details {
     /// `details.name`.
     pub name: Option<String>,
     /// `details.group`.
@@ -100,23 +107,13 @@ pub type Result<T> = std::result::Result<T, ApiError>;
 impl ApiError {
     /// An error with a code, a reason and a message, and no details.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            reason,
-            message: message.into(),
-            name: None,
-            group: None,
-            kind: None,
-            uid: None,
-            causes: Vec::new(),
-            retry_after: None,
-        }
+        Self { code, reason, message: message.into(), details: Box::default() }
     }
 
     fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
-        self.group = Some(group).filter(|g| !g.is_empty()).map(Into::into);
-        self.kind = Some(kind.into());
-        self.name = Some(name).filter(|n| !n.is_empty()).map(Into::into);
+        self.details.group = Some(group).filter(|g| !g.is_empty()).map(Into::into);
+        self.details.kind = Some(kind.into());
+        self.details.name = Some(name).filter(|n| !n.is_empty()).map(Into::into);
         self
     }
 
@@ -174,7 +171,7 @@ impl ApiError {
         };
         let mut error = Self::new(422, "Invalid", format!("{whole} \"{name}\" is invalid: {why}"));
         error = error.about(group, kind, name);
-        error.causes = causes;
+        error.details.causes = causes;
         error
     }
 
@@ -206,20 +203,26 @@ impl ApiError {
     /// The `Status` object.
     pub fn to_status(&self) -> Value {
         let mut details = serde_json::Map::new();
-        for (key, value) in [("name", &self.name), ("group", &self.group), ("kind", &self.kind), ("uid", &self.uid)] {
+        for (key, value) in [
+            ("name", &self.details.name),
+            ("group", &self.details.group),
+            ("kind", &self.details.kind),
+            ("uid", &self.details.uid),
+        ] {
             if let Some(value) = value {
                 details.insert(key.into(), value.clone().into());
             }
         }
-        if !self.causes.is_empty() {
+        if !self.details.causes.is_empty() {
             let causes = self
+                .details
                 .causes
                 .iter()
                 .map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}))
                 .collect::<Vec<_>>();
             details.insert("causes".into(), causes.into());
         }
-        if let Some(seconds) = self.retry_after {
+        if let Some(seconds) = self.details.retry_after {
             details.insert("retryAfterSeconds".into(), seconds.into());
         }
         let mut status = json!({

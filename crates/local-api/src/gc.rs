@@ -222,7 +222,7 @@ fn dependent(core: &Core, key: &Key) {
             match find(&state, owner.uid, &key.namespace) {
                 None => absent += 1,
                 Some(found) if object::is_terminating(&found) && object::has_finalizer(&found, FOREGROUND) => {
-                    waiting += 1
+                    waiting += 1;
                 }
                 Some(_) => solid += 1,
             }

@@ -196,7 +196,7 @@ fn message(bytes: &[u8], fields: &'static [Field], depth: usize) -> Option<Map<S
         let slot = |object: &mut Map<String, Value>, empty: Value| object.entry(*name).or_insert(empty).take();
         let value = match (kind, value) {
             // Kubernetes writes every plain field, also those that are not set.
-            (Type::Text, Wire::Bytes(b)) if b.is_empty() => continue,
+            (Type::Text, Wire::Bytes([])) => continue,
             (Type::Text, Wire::Bytes(b)) => text(b)?.into(),
             (Type::Int, Wire::Varint(0)) if *name == "nodePort" => continue,
             (Type::Int, Wire::Varint(n)) => n.cast_signed().into(),

@@ -1,4 +1,5 @@
 //! What was acknowledged is there again: after a close, after SIGKILL, after a torn record.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Real kubectl against a served API with a node that only pretends to run pods.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Objects through a client in the same process: versions, watches, finalizers, owners, patches.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
 

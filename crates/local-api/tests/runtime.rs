@@ -1,4 +1,5 @@
 //! What controllers lean on: reflectors, streaming lists, applies with owners, faults by the hook.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -61,7 +61,7 @@ pub(crate) fn value(code: StatusCode, value: &Value) -> Response<ApiBody> {
 pub(crate) fn error(error: &ApiError) -> Response<ApiBody> {
     let code = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = value(code, &error.to_status());
-    if let Some(seconds) = error.retry_after {
+    if let Some(seconds) = error.details.retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
     response

@@ -240,6 +240,6 @@ pub(crate) fn conflict(conflicts: &[(Manager, FieldSet)]) -> ApiError {
         many => format!("Apply failed with {} conflicts: {}", many.len(), parts.join("\n")),
     };
     let mut error = ApiError::new(409, "Conflict", message);
-    error.causes = causes;
+    error.details.causes = causes;
     error
 }

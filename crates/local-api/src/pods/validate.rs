@@ -124,7 +124,7 @@ fn container_rules(container: &Value, path: &str, volumes: &[&str], causes: &mut
         match port.get("containerPort").and_then(Value::as_i64) {
             None | Some(0) => causes.push(Cause::required(format!("{path}.containerPort"), "")),
             Some(number) if !(1..=65_535).contains(&number) => {
-                causes.push(port_range(&format!("{path}.containerPort"), number))
+                causes.push(port_range(&format!("{path}.containerPort"), number));
             }
             Some(_) => {}
         }

@@ -8,7 +8,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -263,11 +263,8 @@ fn sync_loop(work: &Receiver<Arc<File>>) {
     while let Ok(mut file) = work.recv() {
         // Collect what arrives meanwhile: one sync covers all of it.
         let collected = std::time::Instant::now();
-        loop {
-            match work.recv_timeout(SYNC_EVERY.saturating_sub(collected.elapsed())) {
-                Ok(newer) => file = newer,
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-            }
+        while let Ok(newer) = work.recv_timeout(SYNC_EVERY.saturating_sub(collected.elapsed())) {
+            file = newer;
         }
         if let Err(error) = file.sync_data()
             && error.kind() != ErrorKind::Interrupted

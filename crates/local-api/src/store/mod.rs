@@ -117,7 +117,7 @@ impl From<WriteError> for ApiError {
                     "InsufficientStorage",
                     format!("the embedded cluster's disk is full, nothing was changed: {io}"),
                 );
-                full.retry_after = Some(5);
+                full.details.retry_after = Some(5);
                 full
             }
             WriteError::Io(io) => Self::internal(format!("cannot write to the store, nothing was changed: {io}")),
@@ -241,11 +241,13 @@ impl State {
     }
 }
 
+type Observer = Box<dyn Fn(&Change) + Send + Sync>;
+
 /// The store: shared, cheap to clone by `Arc` around it.
 pub struct Store {
     state: Mutex<State>,
     /// Called under the lock for each change; it must only take notes.
-    observer: OnceLock<Box<dyn Fn(&Change) + Send + Sync>>,
+    observer: OnceLock<Observer>,
 }
 
 impl Store {

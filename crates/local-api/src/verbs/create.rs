@@ -68,7 +68,7 @@ fn namespace_is_open(state: &State, target: &Target, value: &Value) -> Result<()
     if object::is_terminating(&stored.value) {
         let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
         let mut error = ApiError::forbidden(&target.resource.group, &target.resource.plural, object::name(value), &why);
-        error.causes.push(crate::error::Cause {
+        error.details.causes.push(crate::error::Cause {
             reason: "NamespaceTerminating",
             message: format!("namespace {namespace} is being terminated"),
             field: "metadata.namespace".into(),

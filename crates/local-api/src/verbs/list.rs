@@ -52,8 +52,8 @@ pub(crate) fn list(core: &Core, target: &Target, selector: &Selector, options: &
         if let Some(wanted) = options.resource_version.filter(|v| *v > version) {
             let mut error =
                 ApiError::new(504, "Timeout", format!("Too large resource version: {wanted}, current: {version}"));
-            error.retry_after = Some(1);
-            error.causes.push(crate::error::Cause {
+            error.details.retry_after = Some(1);
+            error.details.causes.push(crate::error::Cause {
                 reason: "ResourceVersionTooLarge",
                 message: "Too large resource version".into(),
                 field: String::new(),

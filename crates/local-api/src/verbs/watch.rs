@@ -76,7 +76,7 @@ impl Watcher {
                 if since > now {
                     let mut error =
                         ApiError::new(504, "Timeout", format!("Too large resource version: {since}, current: {now}"));
-                    error.retry_after = Some(1);
+                    error.details.retry_after = Some(1);
                     return Err(error);
                 }
                 let (feed, _) = core.store.watch(table, scope, Some(since))?;
