@@ -33,7 +33,6 @@ pub struct Hierarchies {
 /// A watch on a container's memory group.
 pub struct OomWatch {
     event: EventFd,
-    control: PathBuf,
 }
 
 impl Hierarchies {
@@ -224,7 +223,7 @@ impl Hierarchies {
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let file = fs::File::open(&control)?;
         fs::write(dir.join("cgroup.event_control"), format!("{} {}", event.as_fd().as_raw_fd(), file.as_raw_fd()))?;
-        Ok(Some(OomWatch { event, control }))
+        Ok(Some(OomWatch { event }))
     }
 
     /// Whether the kernel ended a process of the group for want of memory.
@@ -239,10 +238,9 @@ impl Hierarchies {
 }
 
 impl OomWatch {
-    /// Takes the pending notice; true when a process of the group was really ended.
+    /// Takes the pending notice. It comes before the kernel has ended anything: the counters say nothing yet.
     pub fn fired(&self) -> bool {
-        let noticed = self.event.read().is_ok();
-        noticed && (count(&self.control, "oom_kill ") > 0 || count(&self.control, "under_oom ") > 0)
+        self.event.read().is_ok()
     }
 }
 

@@ -228,9 +228,9 @@ struct Watch(tokio::io::unix::AsyncFd<Descriptor>);
 
 struct Descriptor(nix::sys::inotify::Inotify);
 
-impl std::os::fd::AsRawFd for Descriptor {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        std::os::fd::AsFd::as_fd(&self.0).as_raw_fd()
+impl std::os::fd::AsFd for Descriptor {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -153,7 +153,7 @@ async fn ended(shim: &Shim, container: &str) -> Run {
 
 async fn runs(world: &mut World) {
     let shim = world.shim(false).await;
-    let script = "echo $GREETING from $(hostname) pid $$ as $(id -u):$(id -g) in $HOME; ls /; echo err >&2; exit 3";
+    let script = "echo $GREETING from $(hostname) pid $$$$ as $(id -u):$(id -g) in $HOME; ls /; echo err >&2; exit 3";
     let request = world.start(
         serde_json::json!({"name": "c", "command": ["/bin/sh", "-c", script],
             "securityContext": {"runAsUser": 101}}),

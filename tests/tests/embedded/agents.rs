@@ -9,10 +9,10 @@ use e2e::platform::{Platform, until};
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
-use kube::{Api, ResourceExt as _};
+use kube::{Api, ResourceExt};
 use opensandbox::Sandbox;
 
-use crate::{block_on, pools};
+use crate::{block_on, pools, run};
 
 const AGENTS: usize = 20;
 
@@ -36,7 +36,7 @@ fn agents_held_at_once_have_a_pod_and_an_environment_each() -> Result<()> {
         pools::warm(&platform, &manifest, "many", 10).await?;
 
         let sandboxes = try_join_all((0..AGENTS).map(|n| create(&platform, n))).await?;
-        let outputs = try_join_all(sandboxes.iter().map(|s| s.commands().run("echo $AGENT_ID; hostname"))).await?;
+        let outputs = try_join_all(sandboxes.iter().map(|s| run(s, "echo $AGENT_ID; hostname"))).await?;
         let mut hosts = HashSet::new();
         for (n, output) in outputs.iter().enumerate() {
             let text = output.stdout_text();
@@ -68,7 +68,7 @@ fn a_pod_that_is_killed_is_a_typed_error_and_never_another_agents_pod() -> Resul
         pools::warm(&platform, &manifest, "many", 4).await?;
         let sandbox = create(&platform, 1).await?;
         let host = sandbox.commands().run("hostname").await?.stdout_text().trim().to_owned();
-        let sleeper = sandbox.commands().run("sleep 300");
+        let sleeper = run(&sandbox, "sleep 300");
         platform.kubectl_ok(&["delete", "pod", &host, "--grace-period=0", "--force", "--wait=false"], "")?;
         let ended = tokio::time::timeout(Duration::from_secs(60), sleeper).await.context("the command hangs")?;
         ensure!(ended.map(|e| e.exit_code != Some(0)).unwrap_or(true), "a killed command has not succeeded");

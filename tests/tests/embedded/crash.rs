@@ -7,7 +7,7 @@ use e2e::platform::Platform;
 use futures::future::try_join_all;
 use opensandbox::Sandbox;
 
-use crate::{block_on, pools};
+use crate::{block_on, pools, run};
 
 #[test]
 fn sandboxes_outlive_a_killed_platform() -> Result<()> {
@@ -24,7 +24,7 @@ fn sandboxes_outlive_a_killed_platform() -> Result<()> {
                 .create()
         };
         let sandboxes = try_join_all((0..4).map(create)).await?;
-        let before = try_join_all(sandboxes.iter().map(|s| s.commands().run("echo $AGENT_ID; hostname"))).await?;
+        let before = try_join_all(sandboxes.iter().map(|s| run(s, "echo $AGENT_ID; hostname"))).await?;
 
         platform.crash()?;
         // What ends while the platform is away: the first sandbox loses its container.

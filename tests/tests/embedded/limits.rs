@@ -26,7 +26,6 @@ fn a_sandbox_that_eats_its_memory_is_oom_killed_and_says_so() -> Result<()> {
     block_on(async {
         pools::warm(&platform, &pools::seed_like("bounded", (2, 4), (2, 8))?, "bounded", 2).await?;
         let sandbox = create(&platform).await?;
-        let host = sandbox.commands().run("hostname").await?.stdout_text().trim().to_owned();
         // 256 MiB is the limit. `tail` keeps a line until it ends, and /dev/zero has no line end.
         let _ = tokio::time::timeout(Duration::from_secs(60), sandbox.commands().run("tail /dev/zero")).await;
         let batches: Api<BatchSandbox> = Api::namespaced(platform.client().await?, "default");
@@ -39,7 +38,7 @@ fn a_sandbox_that_eats_its_memory_is_oom_killed_and_says_so() -> Result<()> {
         ensure!(reasons.iter().any(|r| r == "OOMKilled"), "reasons: {reasons:?}");
         let told = sandbox.info().await?.status;
         ensure!(told.state == "Failed" && told.reason.as_deref() == Some("OOMKilled"), "{told:?}");
-        let described = platform.kubectl_ok(&["describe", "pod", &host], "")?;
+        let described = platform.kubectl_ok(&["describe", "batchsandbox", sandbox.id()], "")?;
         ensure!(described.contains("OOMKilled"), "{described}");
         Ok(())
     })

@@ -15,6 +15,11 @@ mod seed;
 mod tasks;
 mod venv;
 
+/// Runs a command in a sandbox, as a future that owns what it needs.
+async fn run(sandbox: &opensandbox::Sandbox, command: &str) -> Result<opensandbox::Execution, opensandbox::Error> {
+    sandbox.commands().run(command).await
+}
+
 /// Runs an async test body with a deadline of its own.
 fn block_on<T>(body: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

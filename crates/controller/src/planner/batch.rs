@@ -473,7 +473,12 @@ fn has_ended(grant: &Grant) -> bool {
 /// Exit code and last words of a grant's entrypoint, once it has ended.
 pub(super) fn entrypoint_end(s: &BatchSnapshot, grant: &Grant) -> Option<(i32, String)> {
     s.batch.spec.claim.as_ref().filter(|c| !c.entrypoint.is_empty())?;
-    let status = s.entrypoints.get(grant.pod_uid.as_str())?;
+    // One that could not even be started is told by the answer to the claim.
+    let told = || match s.claims.get(grant.pod_uid.as_str()) {
+        Some((epoch, ClaimSeen::Accepted(Some(status)))) if *epoch == grant.epoch => Some(status),
+        _ => None,
+    };
+    let status = s.entrypoints.get(grant.pod_uid.as_str()).or_else(told)?;
     (status.state == EntrypointState::Exited)
         .then(|| (status.exit_code.unwrap_or(-1), status.message.clone().unwrap_or_default()))
 }

@@ -42,6 +42,8 @@ pub struct Made {
     pub shim: Shim,
     /// Its address.
     pub ip: String,
+    /// The first process of its pid namespace, where its containers share one.
+    pub pause_pid: Option<i32>,
 }
 
 /// Makes a pod's namespaces, address and generated files.
@@ -65,11 +67,11 @@ pub async fn sandbox(context: &Context, pod: &Pod) -> Result<Made, Trouble> {
         let address = context.network.attach(namespace, &uid).await.map_err(|error| failed(&error))?;
         let ip = address.ip.to_string();
         files::write(&dir.join("etc"), pod, &ip, &context.resolv_conf).map_err(|error| failed(&error))?;
-        Ok(ip)
+        Ok((ip, state.pause_pid))
     }
     .await;
     match attached {
-        Ok(ip) => Ok(Made { shim, ip }),
+        Ok((ip, pause_pid)) => Ok(Made { shim, ip, pause_pid }),
         Err(trouble) => {
             let _ = shim.order(&Request::Shutdown).await;
             Err(trouble)
@@ -90,7 +92,6 @@ pub async fn container(
     context: &Arc<Context>,
     pod: &Pod,
     made: &Made,
-    pause: Option<i32>,
     name: &str,
     attempt: u32,
 ) -> Result<StartedContainer, Trouble> {
@@ -109,7 +110,7 @@ pub async fn container(
         context.recorder.record(pod, None, Kind::Warning, "FailedMount", error.to_string());
         Trouble::new("ContainerCreating", error)
     })?;
-    let request = request(context, pod, container, pause, attempt, &image, &environment, &volumes)?;
+    let request = request(context, pod, container, made.pause_pid, attempt, &image, &environment, &volumes)?;
     let id = request.id.clone();
     let permit = context.permits.acquire().await.map_err(|error| config(&error))?;
     context.recorder.record(pod, Some(name), Kind::Normal, "Created", format!("Created container: {name}"));

@@ -193,7 +193,7 @@ impl Worker {
                 let address = self.context.network.address_of(&self.uid).map(|address| address.ip.to_string());
                 match address {
                     Some(ip) => {
-                        self.has_sandbox(Made { shim, ip });
+                        self.has_sandbox(Made { shim, ip, pause_pid: state.pause_pid });
                         self.remember_images();
                         self.see(state);
                     }
@@ -304,7 +304,6 @@ impl Worker {
 
     fn start(&mut self, container: String, attempt: u32) {
         let Some(made) = self.made.clone() else { return };
-        let pause = self.shared.state.borrow().pause_pid;
         if let Some(run) = self.shared.state.borrow().current(&container)
             && let Some(outcome) = &run.outcome
         {
@@ -313,7 +312,7 @@ impl Worker {
         self.starting = true;
         let (context, pod) = (Arc::clone(&self.context), Arc::clone(&self.pod));
         self.spawn(async move {
-            let result = start::container(&context, &pod, &made, pause, &container, attempt).await;
+            let result = start::container(&context, &pod, &made, &container, attempt).await;
             Message::Started(container, attempt, result)
         });
     }

@@ -444,9 +444,13 @@ impl Server {
     }
 
     fn shut_down(&mut self) {
-        for live in &self.live {
-            let _ = nix::sys::signal::kill(live.pid, Signal::SIGKILL);
+        let groups: Vec<_> = self.live.iter().map(|live| self.group(&live.name)).collect();
+        for group in &groups {
+            self.groups.kill(group, KILL_PATIENCE);
         }
+        // We are the parent of the containers' first processes: until they are collected, the pause process
+        // whose namespace they are in cannot end.
+        self.reap();
         if let Some(pause) = self.state.pause_pid {
             let _ = nix::sys::signal::kill(Pid::from_raw(pause), Signal::SIGKILL);
         }
