@@ -391,7 +391,8 @@ impl Manager {
         };
         match api
             .create_subresource::<Binding, serde_json::Value>("binding", &name, &PostParams::default(), &binding)
-            .await {
+            .await
+        {
             Ok(_) => {
                 let message = format!("Successfully assigned {namespace}/{name} to {}", self.config.node_name);
                 self.recorder.record(&pod, None, Kind::Normal, "Scheduled", message);

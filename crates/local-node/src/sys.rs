@@ -179,3 +179,9 @@ pub fn close_all() {
     // SAFETY: only for a process that will touch no descriptor any more; nothing that owns one is dropped later.
     let _ = unsafe { nix::libc::syscall(nix::libc::SYS_close_range, 0u32, u32::MAX, 0u32) };
 }
+
+/// A descriptor whose readiness the runtime tells.
+pub fn watched(fd: OwnedFd) -> std::io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` stays the same open descriptor for as long as it is owned.
+    unsafe { tokio::io::unix::AsyncFd::register(fd) }.map_err(|error| error.into_parts().1)
+}

@@ -1,11 +1,14 @@
 //! Real pods from the Kubernetes API in memory to their processes and back. Needs root; says so and ends where it is
 //! missing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says by a panic what is wrong")]
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use futures::StreamExt;
+use std::panic::AssertUnwindSafe;
+
 use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Node as NodeObject, Pod};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
@@ -50,9 +53,13 @@ fn main() {
         let begun = std::time::Instant::now();
         runtime.block_on(async {
             let mut world = World::new().await;
-            let result = tokio::time::timeout(Duration::from_secs(120), test(&mut world)).await;
+            let run = AssertUnwindSafe(test(&mut world)).catch_unwind();
+            let result = tokio::time::timeout(Duration::from_secs(120), run).await;
             world.clean().await;
-            result.unwrap_or_else(|_| panic!("{name}: took too long"));
+            match result.unwrap_or_else(|_| panic!("{name}: took too long")) {
+                Ok(()) => {}
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
         });
         println!("test {name} ... ok ({} ms)", begun.elapsed().as_millis());
     }
@@ -362,7 +369,9 @@ async fn streams(world: &mut World) {
     let pod = world.wait("talker", "Running", |pod: Option<&Pod>| phase(pod) == Some("Running")).await.unwrap();
     let options = ExecOptions {
         container: "c".into(),
-        command: ["sh", "-c", "until test -p /tmp/pipe; do sleep 0.1; done; cat > /tmp/pipe"].map(str::to_owned).to_vec(),
+        command: ["sh", "-c", "until test -p /tmp/pipe; do sleep 0.1; done; cat > /tmp/pipe"]
+            .map(str::to_owned)
+            .to_vec(),
         stdin: true,
         ..ExecOptions::default()
     };

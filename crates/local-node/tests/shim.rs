@@ -1,4 +1,5 @@
 //! Real containers through the shim alone. Needs root; says so and ends where it is missing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says by a panic what is wrong")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,8 @@ fn main() {
         ("memory_exhaustion_is_told", |w| Box::pin(oom(w))),
         ("a_fork_bomb_is_stopped", |w| Box::pin(bomb(w))),
         ("commands_run_inside", |w| Box::pin(exec(w))),
+        ("the_default_filter_refuses_namespaces", |w| Box::pin(seccomp(w))),
+        ("a_shim_whose_directory_goes_ends_its_pod", |w| Box::pin(homeless(w))),
     ]);
     for (name, test) in tests {
         if !wanted.is_empty() && !wanted.iter().any(|w| name.contains(w.as_str())) {
@@ -274,4 +277,32 @@ async fn exec(world: &mut World) {
     let mut buffer = [0u8; 64];
     let count = nix::unistd::read(&terminal, &mut buffer).unwrap();
     assert_eq!(&buffer[..count], b"/dev/pts/0\r\n");
+}
+
+async fn seccomp(world: &mut World) {
+    let shim = world.shim(false).await;
+    let script = "unshare -m true && echo made; mount -t tmpfs x /tmp && echo mounted; (echo forked)";
+    let admin = serde_json::json!({"name": "c", "command": ["/bin/sh", "-c", script],
+        "securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}});
+    let mut request = world.start(admin.clone(), None);
+    if let Request::Start(start) = &mut request {
+        start.seccomp = true;
+    }
+    shim.order(&request).await.unwrap();
+    ended(&shim, "c").await;
+    let log = world.log("c");
+    assert!(log.contains("F forked") && !log.contains("F made") && !log.contains("F mounted"), "{log}");
+}
+
+async fn homeless(world: &mut World) {
+    let shim = world.shim(false).await;
+    shim.order(&world.start(serde_json::json!({"name": "c", "command": ["/bin/sleep", "1000"]}), None)).await.unwrap();
+    let pid = shim.state().await.unwrap().shim_pid;
+    let mut session = shim.connect().await.unwrap();
+    session.send(&Request::Watch, &[]).await.unwrap();
+    std::fs::remove_file(world.pod_dir().join("shim.sock")).unwrap();
+    while session.receive().await.is_ok() {}
+    while std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
+        tokio::task::yield_now().await;
+    }
 }

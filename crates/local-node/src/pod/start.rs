@@ -25,13 +25,11 @@ pub struct Trouble {
     pub reason: &'static str,
     /// Detail.
     pub message: String,
-    /// The shim itself is gone.
-    pub shim_gone: bool,
 }
 
 impl Trouble {
     fn new(reason: &'static str, error: impl std::fmt::Display) -> Self {
-        Self { reason, message: error.to_string(), shim_gone: false }
+        Self { reason, message: error.to_string() }
     }
 }
 
@@ -79,22 +77,24 @@ pub async fn sandbox(context: &Context, pod: &Pod) -> Result<Made, Trouble> {
     }
 }
 
-/// What a start tells the worker to remember.
-pub struct StartedContainer {
+/// A container that is ready to start.
+pub struct Prepared {
     /// Identity of the image.
     pub image_id: String,
     /// Signal that ends the container gently.
     pub stop_signal: Option<i32>,
+    /// The order to the shim.
+    pub request: StartContainer,
 }
 
-/// Starts a container.
-pub async fn container(
+/// Gets everything that a container needs: image, environment, volumes.
+pub async fn prepare(
     context: &Arc<Context>,
     pod: &Pod,
     made: &Made,
     name: &str,
     attempt: u32,
-) -> Result<StartedContainer, Trouble> {
+) -> Result<Prepared, Trouble> {
     let config = |error: &dyn std::fmt::Display| Trouble::new("CreateContainerConfigError", error);
     let container = find(pod, name).ok_or_else(|| config(&format_args!("no container {name}")))?;
     let image = image(context, pod, container).await?;
@@ -111,25 +111,29 @@ pub async fn container(
         Trouble::new("ContainerCreating", error)
     })?;
     let request = request(context, pod, container, made.pause_pid, attempt, &image, &environment, &volumes)?;
-    let id = request.id.clone();
-    let permit = context.permits.acquire().await.map_err(|error| config(&error))?;
-    context.recorder.record(pod, Some(name), Kind::Normal, "Created", format!("Created container: {name}"));
+    Ok(Prepared { image_id: image.id.clone(), stop_signal: stop_signal(&image), request })
+}
+
+/// Starts a container.
+pub async fn run(context: &Context, pod: &Pod, made: &Made, request: StartContainer) -> Result<(), Trouble> {
+    let name = request.name.clone();
+    let permit = context.permits.acquire().await.map_err(|error| Trouble::new("CreateContainerError", error))?;
+    context.recorder.record(pod, Some(&name), Kind::Normal, "Created", format!("Created container: {name}"));
     let started = made.shim.order(&Request::Start(Box::new(request))).await;
     drop(permit);
     match started {
         Ok(()) => {
-            context.recorder.record(pod, Some(name), Kind::Normal, "Started", format!("Started container {name}"));
-            tracing::debug!(pod = pod.metadata.name, container = name, id, "started");
-            Ok(StartedContainer { image_id: image.id.clone(), stop_signal: stop_signal(&image) })
+            context.recorder.record(pod, Some(&name), Kind::Normal, "Started", format!("Started container {name}"));
+            Ok(())
         }
         Err(error) => {
-            context.recorder.record(pod, Some(name), Kind::Warning, "Failed", format!("Error: {error}"));
+            context.recorder.record(pod, Some(&name), Kind::Warning, "Failed", format!("Error: {error}"));
             let reason = match &error {
                 ShimError::Failed { kind: FailureKind::Config, .. } => "CreateContainerConfigError",
                 ShimError::Failed { kind: FailureKind::Start, .. } => "RunContainerError",
                 _ => "CreateContainerError",
             };
-            Err(Trouble { shim_gone: matches!(error, ShimError::Gone), ..Trouble::new(reason, error) })
+            Err(Trouble::new(reason, error))
         }
     }
 }

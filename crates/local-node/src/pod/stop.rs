@@ -1,5 +1,6 @@
 //! Takes things down: one container gently and then by force, and at last everything that a pod was.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -9,32 +10,36 @@ use tokio::time::Instant;
 use super::context::Context;
 use super::events::Kind;
 use super::probe::{self, Target};
-use super::start::find;
+use super::start::{Made, find};
 use crate::shim::client::{Shim, ShimError};
 use crate::shim::proto::{PodState, Request, Run};
 
 /// Longest wait for a killed container to be told as ended.
 const KILL_PATIENCE: Duration = Duration::from_secs(30);
 
+/// The pod whose containers are to end.
+#[derive(Clone)]
+pub struct Ending {
+    /// What every worker shares.
+    pub context: Arc<Context>,
+    /// The pod.
+    pub pod: Arc<Pod>,
+    /// Its sandbox.
+    pub made: Made,
+    /// What its containers do.
+    pub state: watch::Receiver<PodState>,
+}
+
 /// Ends a container: its hook, its signal, its grace, and then the kill.
-pub async fn container(
-    context: &Context,
-    pod: &Pod,
-    shim: &Shim,
-    ip: &str,
-    name: &str,
-    signal: Option<i32>,
-    deadline: Instant,
-    mut state: watch::Receiver<PodState>,
-) {
+pub async fn container(ending: &Ending, name: &str, signal: Option<i32>, deadline: Instant) {
+    let Ending { context, pod, made, state } = ending;
     let Some(run) = state.borrow().current(name).filter(|run| run.running()).cloned() else { return };
     context.recorder.record(pod, Some(name), Kind::Normal, "Killing", format!("Stopping container {name}"));
-    let mut seen = state.clone();
     let gently = async {
-        if let (Some(container), Ok(ip)) = (find(pod, name), ip.parse())
+        if let (Some(container), Ok(ip)) = (find(pod, name), made.ip.parse())
             && let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref())
         {
-            let target = Target { shim: shim.clone(), ip, container: container.clone(), id: run.id.clone() };
+            let target = Target { shim: made.shim.clone(), ip, container: container.clone(), id: run.id.clone() };
             let patience = deadline.saturating_duration_since(Instant::now());
             if let Err(error) = probe::hook(&target, hook, patience).await {
                 let message = format!("PreStopHook failed: {error}");
@@ -42,18 +47,18 @@ pub async fn container(
             }
         }
         let signal = signal.unwrap_or(nix::sys::signal::Signal::SIGTERM as i32);
-        let _ = shim.order(&Request::Signal { container: name.to_owned(), signal }).await;
-        ended(&mut seen, name, &run.id).await;
+        let _ = made.shim.order(&Request::Signal { container: name.to_owned(), signal }).await;
+        ended(state.clone(), name, &run.id).await;
     };
     if Instant::now() < deadline && tokio::time::timeout_at(deadline, gently).await.is_ok() {
         return;
     }
-    let _ = shim.order(&Request::Kill { container: name.to_owned() }).await;
-    let _ = tokio::time::timeout(KILL_PATIENCE, ended(&mut state, name, &run.id)).await;
+    let _ = made.shim.order(&Request::Kill { container: name.to_owned() }).await;
+    let _ = tokio::time::timeout(KILL_PATIENCE, ended(state.clone(), name, &run.id)).await;
 }
 
 /// Waits until a run has ended, or its shim with it.
-async fn ended(state: &mut watch::Receiver<PodState>, name: &str, id: &str) {
+async fn ended(mut state: watch::Receiver<PodState>, name: &str, id: &str) {
     let over = |state: &PodState| state.current(name).is_none_or(|run: &Run| run.id != id || !run.running());
     // An error is the end of the shim, and nothing runs without it.
     let _ = state.wait_for(over).await;

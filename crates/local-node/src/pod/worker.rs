@@ -19,7 +19,7 @@ use super::decide::{self, Action, Decision, SandboxPhase};
 use super::events::Kind;
 use super::memory::{Memory, Waiting};
 use super::probe::{self, Purpose, Report, Target};
-use super::start::{self, Made, StartedContainer, Trouble, find};
+use super::start::{self, Made, Trouble, find};
 use super::{status, stop};
 use crate::shim::client::{Session, Shim, ShimError};
 use crate::shim::journal;
@@ -29,6 +29,8 @@ use crate::shim::proto::{PodState, Reply, Request};
 const QUEUE: usize = 64;
 /// Pause before a status is written again that the API did not take.
 const RETRY: Duration = Duration::from_secs(1);
+/// Pause before a broken connection to a shim is opened again.
+const REOPEN: Duration = Duration::from_millis(20);
 
 /// What others may see of a pod that runs here.
 pub struct Shared {
@@ -53,7 +55,8 @@ enum Message {
     ShimGone,
     Report(Report),
     Made(Result<Made, Trouble>),
-    Started(String, u32, Result<StartedContainer, Trouble>),
+    Prepared(String, String, Option<i32>),
+    Started(String, u32, Result<(), Trouble>),
     ContainerStopped(String),
     Ended,
     Stopped,
@@ -70,6 +73,10 @@ struct Worker {
     sandbox: SandboxPhase,
     memory: Memory,
     starting: bool,
+    /// The start of a container, which may wait long for its image and can be given up.
+    start_task: Option<AbortHandle>,
+    /// The sandbox is being made, which is short and must not be given up half way.
+    making: bool,
     ending: bool,
     removing: bool,
     stopping: BTreeSet<String>,
@@ -104,6 +111,8 @@ impl Handle {
             sandbox: SandboxPhase::Absent,
             memory: Memory::default(),
             starting: false,
+            start_task: None,
+            making: false,
             ending: false,
             removing: false,
             stopping: BTreeSet::new(),
@@ -242,11 +251,18 @@ impl Worker {
             }
             None => self.gone = true,
         }
+        if (self.gone || self.pod.metadata.deletion_timestamp.is_some())
+            && let Some(task) = self.start_task.take()
+        {
+            // An order that has reached the shim is carried out, and what it starts is ended with the rest.
+            task.abort();
+            self.starting = false;
+        }
     }
 
     fn decide(&self) -> Decision {
         if self.gone {
-            let actions = if self.removing { Vec::new() } else { vec![Action::Remove] };
+            let actions = if self.removing || self.making { Vec::new() } else { vec![Action::Remove] };
             return Decision { actions, wake: None };
         }
         if self.removing {
@@ -286,18 +302,21 @@ impl Worker {
         })
     }
 
-    fn spawn(&mut self, work: impl Future<Output = Message> + Send + 'static) {
+    fn spawn(&mut self, work: impl Future<Output = Message> + Send + 'static) -> AbortHandle {
         let inbox = self.inbox.clone();
         let task = tokio::spawn(async move {
             let message = work.await;
             let _ = inbox.send(message).await;
         });
         self.tasks.retain(|task| !task.is_finished());
-        self.tasks.push(task.abort_handle());
+        let handle = task.abort_handle();
+        self.tasks.push(handle.clone());
+        handle
     }
 
     fn make_sandbox(&mut self) {
         self.starting = true;
+        self.making = true;
         let (context, pod) = (Arc::clone(&self.context), Arc::clone(&self.pod));
         self.spawn(async move { Message::Made(start::sandbox(&context, &pod).await) });
     }
@@ -310,11 +329,19 @@ impl Worker {
             self.memory.of(&container).backoff.restarted(run.started_at, outcome.finished_at);
         }
         self.starting = true;
-        let (context, pod) = (Arc::clone(&self.context), Arc::clone(&self.pod));
-        self.spawn(async move {
-            let result = start::container(&context, &pod, &made, &container, attempt).await;
+        let (context, pod, inbox) = (Arc::clone(&self.context), Arc::clone(&self.pod), self.inbox.clone());
+        let task = self.spawn(async move {
+            let start = async {
+                let prepared = start::prepare(&context, &pod, &made, &container, attempt).await?;
+                // Known before the container runs, so that no status tells of it without its image.
+                let news = Message::Prepared(container.clone(), prepared.image_id, prepared.stop_signal);
+                let _ = inbox.send(news).await;
+                start::run(&context, &pod, &made, prepared.request).await
+            };
+            let result = start.await;
             Message::Started(container, attempt, result)
         });
+        self.start_task = Some(task);
     }
 
     fn restart(&mut self, container: String, reason: String) {
@@ -328,14 +355,21 @@ impl Worker {
     }
 
     fn stop_container(&mut self, container: String, deadline: Instant) {
-        let Some(made) = self.made.clone() else { return };
+        let Some(ending) = self.ending_pod() else { return };
         let signal = self.memory.of(&container).stop_signal;
-        let (context, pod) = (Arc::clone(&self.context), Arc::clone(&self.pod));
-        let state = self.shared.state.subscribe();
         self.spawn(async move {
-            stop::container(&context, &pod, &made.shim, &made.ip, &container, signal, deadline, state).await;
+            stop::container(&ending, &container, signal, deadline).await;
             Message::ContainerStopped(container)
         });
+    }
+
+    fn ending_pod(&self) -> Option<stop::Ending> {
+        Some(stop::Ending {
+            context: Arc::clone(&self.context),
+            pod: Arc::clone(&self.pod),
+            made: self.made.clone()?,
+            state: self.shared.state.subscribe(),
+        })
     }
 
     fn grace(&self) -> Duration {
@@ -344,7 +378,7 @@ impl Worker {
     }
 
     fn end(&mut self) {
-        let Some(made) = self.made.clone() else { return };
+        let Some(ending) = self.ending_pod() else { return };
         self.ending = true;
         self.stop_probes();
         let deadline = match &self.pod.metadata.deletion_timestamp {
@@ -361,13 +395,8 @@ impl Worker {
                 .map(|name| (name.clone(), self.memory.containers.get(name).and_then(|memory| memory.stop_signal)))
                 .collect()
         };
-        let (context, pod) = (Arc::clone(&self.context), Arc::clone(&self.pod));
-        let state = self.shared.state.clone();
         self.spawn(async move {
-            let stops = running.iter().map(|(name, signal)| {
-                let state = state.subscribe();
-                stop::container(&context, &pod, &made.shim, &made.ip, name, *signal, deadline, state)
-            });
+            let stops = running.iter().map(|(name, signal)| stop::container(&ending, name, *signal, deadline));
             futures::future::join_all(stops).await;
             Message::Ended
         });
@@ -415,6 +444,11 @@ impl Worker {
             }
             Message::Report(report) => self.judge(report),
             Message::Made(result) => self.sandbox_made(result),
+            Message::Prepared(container, image_id, stop_signal) => {
+                let memory = self.memory.of(&container);
+                memory.image_id = image_id;
+                memory.stop_signal = stop_signal;
+            }
             Message::Started(container, attempt, result) => self.container_started(container, attempt, result).await,
             Message::ContainerStopped(container) => {
                 self.stopping.remove(&container);
@@ -440,6 +474,7 @@ impl Worker {
 
     fn sandbox_made(&mut self, result: Result<Made, Trouble>) {
         self.starting = false;
+        self.making = false;
         match result {
             Ok(made) => {
                 self.memory.sandbox = None;
@@ -462,17 +497,20 @@ impl Worker {
         let task = tokio::spawn(async move {
             // The shim tells every change; a connection that breaks while the shim lives is opened again.
             while let Ok(mut session) = shim.connect().await {
-                if follow(&mut session, &inbox).await.is_err() && inbox.is_closed() {
+                let _ = follow(&mut session, &inbox).await;
+                if inbox.is_closed() {
                     return;
                 }
+                tokio::time::sleep(REOPEN).await;
             }
             let _ = inbox.send(Message::ShimGone).await;
         });
         self.tasks.push(task.abort_handle());
     }
 
-    async fn container_started(&mut self, container: String, attempt: u32, result: Result<StartedContainer, Trouble>) {
+    async fn container_started(&mut self, container: String, attempt: u32, result: Result<(), Trouble>) {
         self.starting = false;
+        self.start_task = None;
         // What the start has changed is seen before the next decision, or it would be made twice.
         if let Some(made) = self.made.clone()
             && let Ok(state) = made.shim.state().await
@@ -482,11 +520,9 @@ impl Worker {
         let counted = self.shared.state.borrow().current(&container).is_some_and(|run| run.attempt == attempt);
         let memory = self.memory.of(&container);
         match result {
-            Ok(started) => {
+            Ok(()) => {
                 memory.waiting = None;
                 memory.trouble = Default::default();
-                memory.image_id = started.image_id;
-                memory.stop_signal = started.stop_signal;
                 self.post_start(container);
             }
             // A program that could not run is a run that failed, and backs off as one.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -21,7 +22,8 @@ use super::container::{self, Places};
 use super::journal::{self, Journal};
 use super::log::{LogWriter, Stream};
 use super::proto::{
-    ExecProcess, FailureKind, Outcome, PodState, Reply, Request, Run, SHIM_LOG_FILE, Sandbox, StartContainer,
+    ExecProcess, FailureKind, Outcome, PodState, Reply, Request, Run, SHIM_LOG_FILE, SOCKET_FILE, Sandbox,
+    StartContainer,
 };
 use crate::cgroup::{Hierarchies, OomWatch};
 
@@ -64,12 +66,15 @@ pub struct Server {
     changed: bool,
     /// Volumes in memory that are mounted.
     volumes: BTreeSet<PathBuf>,
+    /// Tells when the pod's directory is emptied by somebody else.
+    place: Inotify,
 }
 
 /// What a descriptor in the poll set belongs to.
 enum Source {
     Listener,
     Signals,
+    Place,
     Connection(usize),
     Output(usize, Stream),
     Oom(usize),
@@ -90,6 +95,8 @@ impl Server {
         mask.thread_block()?;
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         listener.set_nonblocking(true)?;
+        let place = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        place.add_watch(dir, AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM)?;
         Ok(Self {
             dir: dir.to_owned(),
             log: dir.join(SHIM_LOG_FILE),
@@ -108,6 +115,7 @@ impl Server {
             serial: 0,
             changed: false,
             volumes: BTreeSet::new(),
+            place,
         })
     }
 
@@ -121,8 +129,9 @@ impl Server {
                 match source {
                     Source::Listener => self.accept(),
                     Source::Signals => terminated |= self.take_signals(),
+                    Source::Place => terminated |= self.homeless(),
                     Source::Connection(index) => {
-                        requests.extend(self.connections[index].exchange().into_iter().map(|request| (index, request)))
+                        requests.extend(self.connections[index].exchange().into_iter().map(|request| (index, request)));
                     }
                     Source::Output(index, stream) => self.live[index].copy_output(stream),
                     Source::Oom(index) => self.out_of_memory(index),
@@ -149,8 +158,11 @@ impl Server {
     }
 
     fn wait(&self) -> io::Result<Vec<Source>> {
-        let mut sources = vec![Source::Signals];
-        let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        let mut sources = vec![Source::Signals, Source::Place];
+        let mut fds = vec![
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.place.as_fd(), PollFlags::POLLIN),
+        ];
         if self.connections.len() < MAX_CONNECTIONS {
             sources.push(Source::Listener);
             fds.push(PollFd::new(self.listener.as_fd(), PollFlags::POLLIN));
@@ -204,6 +216,12 @@ impl Server {
             terminated |= signal.ssi_signo == Signal::SIGTERM as u32;
         }
         terminated
+    }
+
+    /// Whether the socket has been removed: nobody can ever reach this shim again, and nobody would end the pod.
+    fn homeless(&self) -> bool {
+        while self.place.read_events().is_ok_and(|events| !events.is_empty()) {}
+        !self.dir.join(SOCKET_FILE).exists()
     }
 
     fn serve(&mut self, index: usize, request: Request) {
