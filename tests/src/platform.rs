@@ -200,7 +200,8 @@ fn up(home: &Path, arguments: &[String]) -> Result<Ready> {
     ensure!(output.status.success(), "osb up failed: {}", String::from_utf8_lossy(&output.stderr));
     let status = osb(home)?.args(["status", "-o", "json"]).output()?;
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).context("osb status printed no JSON")?;
-    let text = |name: &str| status[name].as_str().map(str::to_owned).with_context(|| format!("no {name} in osb status"));
+    let text =
+        |name: &str| status[name].as_str().map(str::to_owned).with_context(|| format!("no {name} in osb status"));
     Ok(Ready {
         pid: status["pid"].as_i64().context("no pid in osb status")? as i32,
         domain: text("domain")?,

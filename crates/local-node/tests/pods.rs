@@ -35,7 +35,7 @@ fn main() {
         return;
     }
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let tests: [(&str, Test); 8] = [
+    let tests: [(&str, Test); 10] = [
         ("a_pod_runs_and_is_deleted_without_trace", |w| Box::pin(runs(w))),
         ("init_containers_and_a_shared_pid_namespace", |w| Box::pin(seedlike(w))),
         ("what_cannot_start_says_why", |w| Box::pin(refusals(w))),
@@ -43,6 +43,8 @@ fn main() {
         ("probes_and_restarts", |w| Box::pin(probes(w))),
         ("logs_and_exec", |w| Box::pin(streams(w))),
         ("pods_outlive_their_node", |w| Box::pin(outlive(w))),
+        ("a_killed_shim_fails_its_pod_and_leaves_nothing", |w| Box::pin(killed(w))),
+        ("a_pod_that_waits_for_its_image_can_be_deleted", |w| Box::pin(waits(w))),
         ("many_pods_come_and_go", |w| Box::pin(many(w))),
     ];
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -448,4 +450,36 @@ async fn many(world: &mut World) {
     }
     println!("  {COUNT} pods gone in {} ms", begun.elapsed().as_millis());
     assert!(std::fs::read_dir(world.dir.path().join("pods")).unwrap().next().is_none());
+}
+
+async fn killed(world: &mut World) {
+    world.create("victim", sleeper()).await;
+    let pod = world.ready("victim").await;
+    let uid = pod.metadata.uid.clone().unwrap();
+    let dir = world.dir.path().join("pods").join(&uid);
+    let shims = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+        let mine = line.split(|byte| *byte == 0).nth(2)? == dir.as_os_str().as_encoded_bytes();
+        mine.then(|| entry.file_name().to_string_lossy().parse::<i32>().unwrap())
+    });
+    for pid in shims.collect::<Vec<_>>() {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+    let pod = world.wait("victim", "Failed", |pod: Option<&Pod>| phase(pod) == Some("Failed")).await.unwrap();
+    assert_eq!(pod.status.as_ref().unwrap().reason.as_deref(), Some("SandboxLost"));
+    let ended = container(&pod, "c").state.clone().unwrap().terminated.unwrap();
+    assert_eq!(ended.reason.as_deref(), Some("ContainerStatusUnknown"));
+    world.delete("victim", 30).await;
+    assert!(!left_behind(&uid) && !dir.exists());
+}
+
+async fn waits(world: &mut World) {
+    // Nobody answers at this address: the pull would take its whole patience.
+    let container = serde_json::json!({"name": "c", "image": "192.0.2.1:5000/none:1"});
+    world.create("waiting", serde_json::json!({"containers": [container]})).await;
+    let pending = |pod: Option<&Pod>| pod.is_some_and(|pod| pod.status.as_ref().is_some_and(|s| s.pod_ip.is_some()));
+    world.wait("waiting", "in its sandbox", pending).await;
+    let begun = std::time::Instant::now();
+    world.delete("waiting", 30).await;
+    println!("  deleted in {} ms", begun.elapsed().as_millis());
 }

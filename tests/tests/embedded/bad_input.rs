@@ -36,17 +36,61 @@ fn pooled(pool: &str, more: Value) -> Value {
 fn cases() -> Vec<Case> {
     let invalid = "SANDBOX::INVALID_PARAMETER";
     vec![
-        Case { name: "unknown pool", body: pooled("nowhere", json!({})), status: 404, code: "KUBERNETES::POOL_NOT_FOUND", says: "nowhere" },
-        Case { name: "pool that may have no pod", body: pooled("none", json!({})), status: 429, code: "KUBERNETES::POOL_CAPACITY_EXHAUSTED", says: "none" },
-        Case { name: "environment name with =", body: pooled("good", json!({"env": {"A=B": "x"}})), status: 400, code: invalid, says: "A=B" },
-        Case { name: "timeout of a second", body: pooled("good", json!({"timeout": 1})), status: 400, code: invalid, says: "60" },
-        Case { name: "entrypoint that is no program", body: pooled("good", json!({"entrypoint": ["/no/such/program"]})), status: 500, code: "KUBERNETES::POD_FAILED", says: "/no/such/program" },
-        Case { name: "volumes with a pool", body: pooled("good", json!({"volumes": [{"name": "v", "mountPath": "/v", "host": {"path": "/"}}]})), status: 400, code: invalid, says: "volumes" },
-        Case { name: "wrong type", body: pooled("good", json!({"env": "A=B"})), status: 400, code: invalid, says: "env" },
+        Case {
+            name: "unknown pool",
+            body: pooled("nowhere", json!({})),
+            status: 404,
+            code: "KUBERNETES::POOL_NOT_FOUND",
+            says: "nowhere",
+        },
+        Case {
+            name: "pool that may have no pod",
+            body: pooled("none", json!({})),
+            status: 429,
+            code: "KUBERNETES::POOL_CAPACITY_EXHAUSTED",
+            says: "none",
+        },
+        Case {
+            name: "environment name with =",
+            body: pooled("good", json!({"env": {"A=B": "x"}})),
+            status: 400,
+            code: invalid,
+            says: "A=B",
+        },
+        Case {
+            name: "timeout of a second",
+            body: pooled("good", json!({"timeout": 1})),
+            status: 400,
+            code: invalid,
+            says: "60",
+        },
+        Case {
+            name: "entrypoint that is no program",
+            body: pooled("good", json!({"entrypoint": ["/no/such/program"]})),
+            status: 500,
+            code: "KUBERNETES::POD_FAILED",
+            says: "/no/such/program",
+        },
+        Case {
+            name: "volumes with a pool",
+            body: pooled("good", json!({"volumes": [{"name": "v", "mountPath": "/v", "host": {"path": "/"}}]})),
+            status: 400,
+            code: invalid,
+            says: "volumes",
+        },
+        Case {
+            name: "wrong type",
+            body: pooled("good", json!({"env": "A=B"})),
+            status: 400,
+            code: invalid,
+            says: "env",
+        },
         Case {
             name: "image that does not exist",
             body: json!({"image": {"uri": "no.such.registry.invalid/no/image:1"}, "timeout": 120, "resourceLimits": {}, "entrypoint": ["sleep", "infinity"]}),
-            status: 500, code: "KUBERNETES::POD_FAILED", says: "no.such.registry.invalid",
+            status: 500,
+            code: "KUBERNETES::POD_FAILED",
+            says: "no.such.registry.invalid",
         },
     ]
 }
@@ -62,16 +106,22 @@ fn the_lifecycle_api_says_what_was_wrong_and_leaves_nothing() -> Result<()> {
         let http = reqwest::Client::new();
         let url = format!("http://{}/v1/sandboxes", platform.domain());
         for case in cases() {
-            let answer =
-                http.post(&url).header(headers::API_KEY, platform.api_key()).json(&case.body).send().await?;
+            let answer = http.post(&url).header(headers::API_KEY, platform.api_key()).json(&case.body).send().await?;
             let status = answer.status().as_u16();
             let text = answer.text().await?;
             let error: ErrorBody = serde_json::from_str(&text)
                 .map_err(|e| anyhow::anyhow!("{}: {status} {text:?} is no error body: {e}", case.name))?;
             ensure!(status == case.status && error.code == case.code, "{}: {status} {error:?}", case.name);
-            ensure!(error.message.contains(case.says), "{}: {:?} does not say {:?}", case.name, error.message, case.says);
+            ensure!(
+                error.message.contains(case.says),
+                "{}: {:?} does not say {:?}",
+                case.name,
+                error.message,
+                case.says
+            );
         }
-        let large = http.post(&url).header(headers::API_KEY, platform.api_key()).body(vec![b' '; 100 << 20]).send().await;
+        let large =
+            http.post(&url).header(headers::API_KEY, platform.api_key()).body(vec![b' '; 100 << 20]).send().await;
         ensure!(large.map_or(true, |a| a.status() == 413), "a body of 100 MiB was taken");
         let keyless = http.get(&url).send().await?;
         ensure!(keyless.status() == 401, "without a key: {}", keyless.status());

@@ -33,8 +33,7 @@ fn a_sandbox_that_eats_its_memory_is_oom_killed_and_says_so() -> Result<()> {
             b.status.as_ref().is_some_and(|s| s.phase == Some(BatchPhase::Failed))
         })
         .await?;
-        let reasons: Vec<_> =
-            failed.status.into_iter().flat_map(|s| s.conditions).filter_map(|c| c.reason).collect();
+        let reasons: Vec<_> = failed.status.into_iter().flat_map(|s| s.conditions).filter_map(|c| c.reason).collect();
         ensure!(reasons.iter().any(|r| r == "OOMKilled"), "reasons: {reasons:?}");
         let told = sandbox.info().await?.status;
         ensure!(told.state == "Failed" && told.reason.as_deref() == Some("OOMKilled"), "{told:?}");

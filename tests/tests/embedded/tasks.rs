@@ -34,10 +34,9 @@ fn tasks_are_counted_exactly_and_their_pods_come_back() -> Result<()> {
         platform.kubectl_ok(&["apply", "-f", "-"], BATCH)?;
         let client = platform.client().await?;
         let batches: Api<BatchSandbox> = Api::namespaced(client.clone(), "default");
-        let done = until(batches, "train", "done", |b| {
-            b.status.as_ref().is_some_and(|s| s.task_succeed + s.task_failed == 6)
-        })
-        .await?;
+        let done =
+            until(batches, "train", "done", |b| b.status.as_ref().is_some_and(|s| s.task_succeed + s.task_failed == 6))
+                .await?;
         let status = done.status.unwrap_or_default();
         ensure!((status.task_succeed, status.task_failed) == (5, 1), "{status:?}");
         ensure!((status.task_running, status.task_pending, status.task_unknown) == (0, 0, 0), "{status:?}");

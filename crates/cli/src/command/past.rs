@@ -52,7 +52,8 @@ pub async fn logs(client: &Client, format: Option<Format>, options: &Logs) -> Re
     let logs = client.attach(id).commands().logs(execution, options.cursor).await?;
     match printer {
         Some(printer) => {
-            printer.object(&json!({ "content": String::from_utf8_lossy(&logs.content), "cursor": logs.cursor }), &[])?;
+            printer
+                .object(&json!({ "content": String::from_utf8_lossy(&logs.content), "cursor": logs.cursor }), &[])?;
         }
         None => {
             let mut out = std::io::stdout().lock();

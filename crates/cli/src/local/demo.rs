@@ -49,7 +49,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         anstream::println!("  osb down");
         return Ok(ExitCode::SUCCESS);
     }
-    let directory = tempfile::Builder::new().prefix("osb-demo-").tempdir().context("cannot make a directory for the demo")?;
+    let directory =
+        tempfile::Builder::new().prefix("osb-demo-").tempdir().context("cannot make a directory for the demo")?;
     let home = Home::at(directory.path());
     let walked = start(&home, &["--stand-in", "*=host", "--listen", "127.0.0.1:0", "--kube-listen", "127.0.0.1:0"])
         .and_then(|ready| walk(&home, &ready, &pool));

@@ -61,7 +61,9 @@ pub fn start(home: &Home, arguments: &[String]) -> Result<Ready> {
         let _ = say.send(line);
     });
     match hear.recv_timeout(READY_LIMIT) {
-        Ok(line) if !line.is_empty() => serde_json::from_str(&line).context("the platform said something else than ready"),
+        Ok(line) if !line.is_empty() => {
+            serde_json::from_str(&line).context("the platform said something else than ready")
+        }
         Ok(_) => {
             let status = child.wait().context("cannot wait for the platform's process")?;
             let log = std::fs::read(home.log()).unwrap_or_default();

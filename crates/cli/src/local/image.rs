@@ -68,7 +68,13 @@ pub fn run(globals: &Globals, command: Command) -> Result<ExitCode> {
             }
         };
         let row = |i: &Line| vec![i.image.clone(), short(&i.id).to_owned(), HumanBytes(i.size).to_string()];
-        printer.list(&images, &images, &["IMAGE", "ID", "SIZE"], row, "no images; bring one with `osb image import FILE`")?;
+        printer.list(
+            &images,
+            &images,
+            &["IMAGE", "ID", "SIZE"],
+            row,
+            "no images; bring one with `osb image import FILE`",
+        )?;
         Ok(ExitCode::SUCCESS)
     })
 }

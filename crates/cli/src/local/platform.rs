@@ -65,7 +65,8 @@ pub async fn start(home: &Home, settings: Settings) -> Result<Platform> {
 
     let stop = CancellationToken::new();
     let mut parts = JoinSet::new();
-    let identity = local_api::Identity::load_or_generate(&home.identity()).context("cannot make the Kubernetes API's keys")?;
+    let identity =
+        local_api::Identity::load_or_generate(&home.identity()).context("cannot make the Kubernetes API's keys")?;
     let kube_address = kubernetes.local_addr()?;
     home.write_secret(&home.kubeconfig(), &identity.kubeconfig(kube_address, "default"))?;
     parts.spawn({
@@ -103,7 +104,15 @@ pub async fn start(home: &Home, settings: Settings) -> Result<Platform> {
 
     let connection = Connection { domain: domain.clone(), api_key: keys.api_key.clone() };
     home.write_secret(&home.connection(), &toml::to_string(&connection)?)?;
-    Ok(Platform { domain, api_key: keys.api_key, kubernetes: format!("https://{kube_address}"), api, stop, parts, node })
+    Ok(Platform {
+        domain,
+        api_key: keys.api_key,
+        kubernetes: format!("https://{kube_address}"),
+        api,
+        stop,
+        parts,
+        node,
+    })
 }
 
 impl Platform {

@@ -51,8 +51,12 @@ pub struct Options {
 impl Options {
     /// The arguments that say the same, for the background process.
     fn arguments(&self) -> Vec<String> {
-        let mut arguments =
-            vec!["--listen".to_owned(), self.listen.to_string(), "--kube-listen".to_owned(), self.kube_listen.to_string()];
+        let mut arguments = vec![
+            "--listen".to_owned(),
+            self.listen.to_string(),
+            "--kube-listen".to_owned(),
+            self.kube_listen.to_string(),
+        ];
         if self.listen_beyond_loopback {
             arguments.push("--listen-beyond-loopback".to_owned());
         }

@@ -321,7 +321,11 @@ impl Draft {
                 continue;
             }
             if let Some(trouble) = loss(s, grant) {
-                let before_claim = grant.state == GrantState::Granted;
+                // A pod made for this sandbox that ended ran its program, and would again: that is told, not repeated.
+                let own_end = on_loss(&s.batch) == OnLoss::Fail
+                    && s.own.iter().any(|uid| **uid == *grant.pod_uid)
+                    && pod.is_some_and(PodView::is_over);
+                let before_claim = grant.state == GrantState::Granted && !own_end;
                 self.notes.push(Note::warning(
                     "PodLost",
                     format!(

@@ -38,6 +38,7 @@ pub fn build(image: &ImageSource, create: &Create, labels: &BTreeMap<String, Str
         "imagePullPolicy": "IfNotPresent",
         "command": command,
         "env": variables,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "ports": [{"name": "execd", "containerPort": EXECD_PORT, "protocol": "TCP"}],
         "volumeMounts": mount,
     });
