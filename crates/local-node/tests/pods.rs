@@ -470,7 +470,8 @@ async fn killed(world: &mut World) {
     let ended = container(&pod, "c").state.clone().unwrap().terminated.unwrap();
     assert_eq!(ended.reason.as_deref(), Some("ContainerStatusUnknown"));
     world.delete("victim", 30).await;
-    assert!(!left_behind(&uid) && !dir.exists());
+    assert!(!left_behind(&uid), "control groups are left");
+    assert!(!dir.exists(), "files are left");
 }
 
 async fn waits(world: &mut World) {
