@@ -35,13 +35,14 @@ fn main() {
         return;
     }
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let tests: [(&str, Test); 10] = [
+    let tests: [(&str, Test); 11] = [
         ("a_pod_runs_and_is_deleted_without_trace", |w| Box::pin(runs(w))),
         ("init_containers_and_a_shared_pid_namespace", |w| Box::pin(seedlike(w))),
         ("what_cannot_start_says_why", |w| Box::pin(refusals(w))),
         ("memory_exhaustion_and_fork_bombs_are_contained", |w| Box::pin(limits(w))),
         ("probes_and_restarts", |w| Box::pin(probes(w))),
         ("logs_and_exec", |w| Box::pin(streams(w))),
+        ("a_terminal_is_one", |w| Box::pin(terminal(w))),
         ("pods_outlive_their_node", |w| Box::pin(outlive(w))),
         ("a_killed_shim_fails_its_pod_and_leaves_nothing", |w| Box::pin(killed(w))),
         ("a_pod_that_waits_for_its_image_can_be_deleted", |w| Box::pin(waits(w))),
@@ -488,4 +489,39 @@ async fn waits(world: &mut World) {
     let begun = std::time::Instant::now();
     world.delete("waiting", 30).await;
     println!("  deleted in {} ms", begun.elapsed().as_millis());
+}
+
+async fn terminal(world: &mut World) {
+    use tokio::io::AsyncWriteExt;
+    world.create("shell", sleeper()).await;
+    let pod = world.ready("shell").await;
+    let options = ExecOptions {
+        container: "c".into(),
+        command: ["sh", "-c", "read x; stty size; echo got $x; read y; exit 4"].map(str::to_owned).to_vec(),
+        stdin: true,
+        stdout: true,
+        tty: true,
+        ..ExecOptions::default()
+    };
+    let mut command = world.node.as_ref().unwrap().streams().exec(&reference(&pod), options).await.unwrap();
+    let resize = command.resize.take().unwrap();
+    resize.send(local_api::streams::TerminalSize { width: 132, height: 43 }).await.unwrap();
+    // The channel has taken the size once its queue of one task is empty again.
+    while resize.capacity() < resize.max_capacity() {
+        tokio::task::yield_now().await;
+    }
+    let (mut stdin, mut stdout) = (command.stdin.take().unwrap(), command.stdout.take().unwrap());
+    stdin.write_all(b"me\n").await.unwrap();
+    let mut text = String::new();
+    while !text.contains("got me") {
+        let mut buffer = [0u8; 256];
+        let count = stdout.read(&mut buffer).await.unwrap();
+        assert!(count > 0, "{text}");
+        text.push_str(&String::from_utf8_lossy(&buffer[..count]));
+    }
+    assert!(text.contains("43 132"), "{text}");
+    stdin.shutdown().await.unwrap();
+    assert_eq!(command.exit.await.unwrap(), 4);
+    stdout.read_to_string(&mut text).await.unwrap();
+    world.delete("shell", 30).await;
 }
