@@ -1,5 +1,7 @@
 //! A platform of the test's own: the real `osb`, in a directory that goes with it.
 
+#![expect(clippy::panic, reason = "a platform that leaves something behind fails its test")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -183,10 +185,32 @@ impl Platform {
 
 impl Drop for Platform {
     fn drop(&mut self) {
-        if let Ok(mut down) = osb(self.home.path()) {
-            let _ = down.args(["down", "--purge"]).stdout(Stdio::null()).status();
+        let ended = osb(self.home.path())
+            .and_then(|mut down| down.args(["down", "--purge"]).output().context("cannot start osb down"))
+            .and_then(|out| {
+                ensure!(out.status.success(), "osb down failed: {}", String::from_utf8_lossy(&out.stderr));
+                let left = processes_naming(self.home.path());
+                ensure!(left.is_empty(), "processes of the platform are left: {left:?}");
+                Ok(())
+            });
+        if let Err(error) = ended {
+            if std::thread::panicking() {
+                eprintln!("{error:#}");
+            } else {
+                panic!("{error:#}");
+            }
         }
     }
+}
+
+/// Processes whose command line has a path.
+fn processes_naming(path: &Path) -> Vec<String> {
+    let path = path.display().to_string();
+    let lines = std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
+        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+        Some(String::from_utf8_lossy(&line).replace('\0', " "))
+    });
+    lines.filter(|line| line.contains(&path)).collect()
 }
 
 fn osb(home: &Path) -> Result<Command> {

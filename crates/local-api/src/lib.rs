@@ -19,6 +19,7 @@ mod openapi;
 mod patch;
 mod pods;
 mod protobuf;
+pub mod quantity;
 mod reviews;
 mod schema;
 mod selector;

@@ -14,6 +14,21 @@ use nix::unistd::Pid;
 /// Most descriptors that one message may carry.
 pub const MAX_FDS: usize = 4;
 
+/// Asks for SIGIO whenever an entry of a directory is removed or renamed, while the directory is open.
+///
+/// It takes no inotify instance: a user has 128 of those, and they belong to the programs in the pods.
+pub fn notify_of_removals(directory: &impl AsFd) -> nix::Result<()> {
+    // linux/fcntl.h; the libc crate does not have them.
+    const F_NOTIFY: nix::libc::c_int = 1026;
+    const DN_DELETE: nix::libc::c_uint = 0x8;
+    const DN_RENAME: nix::libc::c_uint = 0x10;
+    const DN_MULTISHOT: nix::libc::c_uint = 0x8000_0000;
+    // SAFETY: the call takes two numbers and touches no memory of ours.
+    let result =
+        unsafe { nix::libc::fcntl(directory.as_fd().as_raw_fd(), F_NOTIFY, DN_DELETE | DN_RENAME | DN_MULTISHOT) };
+    Errno::result(result).map(drop)
+}
+
 /// Receives bytes and the descriptors that came with them; every descriptor is close-on-exec.
 pub fn recv_with_fds(socket: &impl AsFd, buffer: &mut [u8]) -> nix::Result<(usize, Vec<OwnedFd>)> {
     let mut control = nix::cmsg_space!([RawFd; MAX_FDS]);

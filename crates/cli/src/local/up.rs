@@ -111,6 +111,7 @@ pub fn run(globals: &Globals, options: &Options) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let started = Instant::now();
+    raise_descriptor_limit();
     home.create()?;
     let lock = home.lock()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -147,6 +148,16 @@ pub fn run(globals: &Globals, options: &Options) -> Result<ExitCode> {
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     drop(lock);
     done.map(|()| ExitCode::SUCCESS)
+}
+
+/// A pod takes some eight descriptors here, and the usual soft limit of 1,024 would end a pool at 128 pods.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is; many pods may not start");
+    }
 }
 
 /// Tells how to go on.

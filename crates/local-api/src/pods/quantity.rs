@@ -1,13 +1,12 @@
-//! Quantities: `100m`, `1.5Gi`, `2e3`.
+//! Quantities in pods: checked, and written as Kubernetes writes them.
 
 use serde_json::Value;
 
+use crate::quantity::{amount, split};
+
 /// The amount, or `None` when it is no quantity.
 pub(super) fn parse(value: &Value) -> Option<f64> {
-    let text = text(value)?;
-    let (number, suffix) = split(&text)?;
-    let number: f64 = number.parse().ok()?;
-    Some(number * factor(suffix)?)
+    amount(&text(value)?)
 }
 
 fn text(value: &Value) -> Option<String> {
@@ -16,37 +15,6 @@ fn text(value: &Value) -> Option<String> {
         Value::Number(number) => Some(number.to_string()),
         _ => None,
     }
-}
-
-fn split(text: &str) -> Option<(&str, &str)> {
-    let end = text.find(|c: char| !matches!(c, '0'..='9' | '.' | '+' | '-')).unwrap_or(text.len());
-    let (number, suffix) = text.split_at(end);
-    (number.bytes().any(|b| b.is_ascii_digit())).then_some((number, suffix))
-}
-
-fn factor(suffix: &str) -> Option<f64> {
-    Some(match suffix {
-        "" => 1.0,
-        "n" => 1e-9,
-        "u" => 1e-6,
-        "m" => 1e-3,
-        "k" => 1e3,
-        "M" => 1e6,
-        "G" => 1e9,
-        "T" => 1e12,
-        "P" => 1e15,
-        "E" => 1e18,
-        "Ki" => 1024.0,
-        "Mi" => 1024.0 * 1024.0,
-        "Gi" => 1024.0 * 1024.0 * 1024.0,
-        "Ti" => 1024_f64.powi(4),
-        "Pi" => 1024_f64.powi(5),
-        "Ei" => 1024_f64.powi(6),
-        exponent => {
-            let digits = exponent.strip_prefix(['e', 'E'])?;
-            10_f64.powi(digits.parse().ok()?)
-        }
-    })
 }
 
 /// The form in which Kubernetes writes a quantity out: numbers become text, fractions move to a smaller unit.

@@ -1,6 +1,7 @@
 //! Kubernetes quantities as numbers: `500m`, `1.5`, `256Mi`, `1e3`.
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use local_api::quantity::amount;
 
 /// The quantity in thousandths, rounded up; `None` when it is none.
 pub fn milli(quantity: &Quantity) -> Option<i64> {
@@ -13,29 +14,7 @@ pub fn units(quantity: &Quantity) -> Option<i64> {
 }
 
 fn scaled(text: &str, scale: f64) -> Option<i64> {
-    let text = text.trim();
-    let split = text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());
-    let (number, suffix) = text.split_at(split);
-    let factor = match suffix {
-        "" => 1.0,
-        "n" => 1e-9,
-        "u" => 1e-6,
-        "m" => 1e-3,
-        "k" => 1e3,
-        "M" => 1e6,
-        "G" => 1e9,
-        "T" => 1e12,
-        "P" => 1e15,
-        "E" => 1e18,
-        "Ki" => 1024.0,
-        "Mi" => 1024f64.powi(2),
-        "Gi" => 1024f64.powi(3),
-        "Ti" => 1024f64.powi(4),
-        "Pi" => 1024f64.powi(5),
-        "Ei" => 1024f64.powi(6),
-        exponent => 10f64.powi(exponent.strip_prefix(['e', 'E'])?.parse().ok()?),
-    };
-    let value = number.parse::<f64>().ok()? * factor * scale;
+    let value = amount(text.trim())? * scale;
     // A hair below a whole number is what a decimal fraction looks like in binary.
     let value = if (value - value.round()).abs() < 1e-6 { value.round() } else { value.ceil() };
     (value.is_finite() && value.abs() < 9e18).then_some(value as i64)

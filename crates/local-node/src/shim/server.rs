@@ -11,7 +11,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -66,15 +65,14 @@ pub struct Server {
     changed: bool,
     /// Volumes in memory that are mounted.
     volumes: BTreeSet<PathBuf>,
-    /// Tells when the pod's directory is emptied by somebody else.
-    place: Inotify,
+    /// The pod's directory: while it is open, SIGIO tells when somebody else empties it.
+    _place: fs::File,
 }
 
 /// What a descriptor in the poll set belongs to.
 enum Source {
     Listener,
     Signals,
-    Place,
     Connection(usize),
     Output(usize, Stream),
     Oom(usize),
@@ -92,11 +90,12 @@ impl Server {
         let mut mask = SigSet::empty();
         mask.add(Signal::SIGCHLD);
         mask.add(Signal::SIGTERM);
+        mask.add(Signal::SIGIO);
         mask.thread_block()?;
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         listener.set_nonblocking(true)?;
-        let place = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-        place.add_watch(dir, AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM)?;
+        let place = fs::File::open(dir)?;
+        crate::sys::notify_of_removals(&place)?;
         Ok(Self {
             dir: dir.to_owned(),
             log: dir.join(SHIM_LOG_FILE),
@@ -115,7 +114,7 @@ impl Server {
             serial: 0,
             changed: false,
             volumes: BTreeSet::new(),
-            place,
+            _place: place,
         })
     }
 
@@ -129,7 +128,6 @@ impl Server {
                 match source {
                     Source::Listener => self.accept(),
                     Source::Signals => terminated |= self.take_signals(),
-                    Source::Place => terminated |= self.homeless(),
                     Source::Connection(index) => {
                         requests.extend(self.connections[index].exchange().into_iter().map(|request| (index, request)));
                     }
@@ -158,11 +156,8 @@ impl Server {
     }
 
     fn wait(&self) -> io::Result<Vec<Source>> {
-        let mut sources = vec![Source::Signals, Source::Place];
-        let mut fds = vec![
-            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.place.as_fd(), PollFlags::POLLIN),
-        ];
+        let mut sources = vec![Source::Signals];
+        let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         if self.connections.len() < MAX_CONNECTIONS {
             sources.push(Source::Listener);
             fds.push(PollFd::new(self.listener.as_fd(), PollFlags::POLLIN));
@@ -214,13 +209,13 @@ impl Server {
         let mut terminated = false;
         while let Ok(Some(signal)) = self.signals.read_signal() {
             terminated |= signal.ssi_signo == Signal::SIGTERM as u32;
+            terminated |= signal.ssi_signo == Signal::SIGIO as u32 && self.homeless();
         }
         terminated
     }
 
     /// Whether the socket has been removed: nobody can ever reach this shim again, and nobody would end the pod.
     fn homeless(&self) -> bool {
-        while self.place.read_events().is_ok_and(|events| !events.is_empty()) {}
         !self.dir.join(SOCKET_FILE).exists()
     }
 
