@@ -141,7 +141,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { history: 8_192, queue: 4_096 }
+        Self { history: 2_048, queue: 4_096 }
     }
 }
 

@@ -11,7 +11,7 @@ use e2e::platform::{Platform, until};
 use futures::StreamExt as _;
 use futures::future::join_all;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::runtime::watcher;
 use kube::{Api, ResourceExt as _};
 use opensandbox::{Client, Sandbox};
 
@@ -114,13 +114,15 @@ fn pooled(client: &Client, n: u32) -> opensandbox::SandboxBuilder {
 /// Versions that one create and its aftermath give the BatchSandbox.
 async fn writes(platform: &Platform) -> Result<usize> {
     let batches: Api<BatchSandbox> = Api::namespaced(platform.client().await?, "default");
-    let mut events = watcher(batches, watcher::Config::default()).applied_objects().boxed();
+    let mut events = watcher(batches, watcher::Config::default()).boxed();
+    // The watch must stand before the create, or it shows only what came of it.
+    while !matches!(events.next().await.context("no watch")?, Ok(watcher::Event::InitDone)) {}
     let client = Client::new(platform.connection())?;
     let sandbox = pooled(&client, 0).create().await?;
     let mut versions = std::collections::HashSet::new();
     // At rest no write is made: a second without one ends the count.
     while let Ok(Some(event)) = tokio::time::timeout(Duration::from_secs(1), events.next()).await {
-        if let Ok(batch) = event
+        if let Ok(watcher::Event::Apply(batch)) = event
             && batch.name_any() == sandbox.id()
         {
             versions.extend(batch.resource_version());
