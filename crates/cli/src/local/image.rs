@@ -5,13 +5,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
-use indicatif::{HumanBytes, ProgressBar};
+use indicatif::HumanBytes;
 use local_node::images::{ImageConfig, ImageStore};
 use serde::Serialize;
 
 use super::home::{Home, require_root};
 use crate::cli::Globals;
-use crate::output::Printer;
+use crate::output::{Printer, spinner};
 
 /// The verbs of `osb image`.
 #[derive(Debug, Subcommand)]
@@ -52,8 +52,7 @@ pub fn run(globals: &Globals, command: Command) -> Result<ExitCode> {
     super::runtime()?.block_on(async {
         let images: Vec<Line> = match command {
             Command::Import { path, name } => {
-                let spinner = ProgressBar::new_spinner().with_message(format!("importing {}", path.display()));
-                spinner.enable_steady_tick(std::time::Duration::from_millis(100));
+                let spinner = spinner(&format!("importing {}", path.display()));
                 let imported = store.import(&path, name.as_deref()).await;
                 spinner.finish_and_clear();
                 imported?.into_iter().map(|i| Line { image: i.reference, id: i.id, size: i.size }).collect()

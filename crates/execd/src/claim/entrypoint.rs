@@ -110,16 +110,19 @@ impl Entrypoint {
     }
 }
 
+fn running(started_at: Timestamp) -> EntrypointStatus {
+    EntrypointStatus {
+        state: EntrypointState::Running,
+        exit_code: None,
+        message: None,
+        started_at: Some(started_at),
+        finished_at: None,
+    }
+}
+
 fn of_execution(execution: &Execution) -> EntrypointStatus {
-    let started_at = Some(execution.started_at);
     let Some(outcome) = execution.outcome() else {
-        return EntrypointStatus {
-            state: EntrypointState::Running,
-            exit_code: None,
-            message: None,
-            started_at,
-            finished_at: None,
-        };
+        return running(execution.started_at);
     };
     let message = match &outcome.end {
         End::NotStarted { reason, .. } => reason.clone(),
@@ -137,7 +140,7 @@ fn of_execution(execution: &Execution) -> EntrypointStatus {
         state: EntrypointState::Exited,
         exit_code: Some(outcome.shell_code()),
         message: (!message.is_empty()).then_some(message),
-        started_at,
+        started_at: Some(execution.started_at),
         finished_at: Some(outcome.finished_at),
     }
 }
@@ -148,14 +151,7 @@ fn of_mark(mark: &EntrypointMark) -> EntrypointStatus {
     }
     let alive = mark.pid.is_some_and(|pid| start_ticks(pid).is_some_and(|ticks| Some(ticks) == mark.start_ticks));
     if alive {
-        let started_at = Some(mark.started_at);
-        return EntrypointStatus {
-            state: EntrypointState::Running,
-            exit_code: None,
-            message: None,
-            started_at,
-            finished_at: None,
-        };
+        return running(mark.started_at);
     }
     let message = "it ended while execd was being replaced, so its exit code is not known".to_owned();
     ended(None, message, Some(mark.started_at))

@@ -1,9 +1,11 @@
-//! One sandbox by id: from memory, with one look at Kubernetes when memory has not got it.
+//! One sandbox by id: from memory, with one look at Kubernetes when memory has not got it; and a change to one.
 
 use std::sync::Arc;
 
 use api_types::crd::BatchSandbox;
 use api_types::names::labels;
+use kube::api::{Patch, PatchParams};
+use serde_json::Value;
 
 use crate::app::App;
 use crate::error::{ApiError, from_kube, within};
@@ -23,6 +25,27 @@ pub async fn find(app: &App, id: &str) -> Result<Arc<BatchSandbox>, ApiError> {
         Some(object) if is_ours(&object) => Ok(Arc::new(object)),
         _ => Err(ApiError::sandbox_not_found(id)),
     }
+}
+
+/// Merges a change into a sandbox that was found, and remembers the outcome. `doing` says in an error what was tried.
+///
+/// The UID goes with the change, so that a namesake that came in between is not meant.
+pub async fn patch(
+    app: &App,
+    id: &str,
+    found: &BatchSandbox,
+    mut change: Value,
+    doing: &str,
+) -> Result<BatchSandbox, ApiError> {
+    change["metadata"]["uid"] = found.metadata.uid.clone().into();
+    let (api, params, change) = (app.sandbox_api(), PatchParams::default(), Patch::Merge(&change));
+    let written = within(app.config.limits.kube_timeout, doing, api.patch(id, &params, &change)).await?;
+    let written = written.map_err(|error| match &error {
+        kube::Error::Api(status) if matches!(status.code, 404 | 409) => ApiError::sandbox_not_found(id),
+        _ => from_kube(&error, doing),
+    })?;
+    app.sandboxes.observe(written.clone());
+    Ok(written)
 }
 
 /// Whether the lifecycle API made it: others' BatchSandboxes are not shown, let alone deleted.

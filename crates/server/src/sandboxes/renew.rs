@@ -6,13 +6,12 @@ use axum::Json as Answer;
 use axum::extract::{Path, State};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::find::find;
+use super::find::{find, patch};
 use super::object::whole_second_after;
 use crate::app::App;
-use crate::error::{ApiError, from_kube, within};
+use crate::error::ApiError;
 use crate::front::body::Json;
 
 /// Moves the end.
@@ -35,16 +34,6 @@ pub async fn handle(
         ApiError::new(ErrorCode::InvalidExpiration, message)
     })?;
     let doing = format!("renewing sandbox {id}");
-    // With the UID a namesake that came in between is not meant.
-    let patch = json!({"metadata": {"uid": object.metadata.uid}, "spec": {"expireTime": Time(wanted)}});
-    let api = app.sandbox_api();
-    let params = PatchParams::default();
-    let written =
-        within(app.config.limits.kube_timeout, &doing, api.patch(&id, &params, &Patch::Merge(&patch))).await?;
-    let written = written.map_err(|error| match &error {
-        kube::Error::Api(status) if matches!(status.code, 404 | 409) => ApiError::sandbox_not_found(&id),
-        _ => from_kube(&error, &doing),
-    })?;
-    app.sandboxes.observe(written);
+    patch(&app, &id, &object, json!({"spec": {"expireTime": Time(wanted)}}), &doing).await?;
     Ok(Answer(RenewExpiration { expires_at: wanted }))
 }
