@@ -7,15 +7,15 @@ use hdrhistogram::Histogram;
 
 /// Microseconds of one figure's runs.
 pub struct Figure {
-    name: &'static str,
+    name: String,
     histogram: Histogram<u64>,
 }
 
 impl Figure {
     /// A figure without runs.
-    pub fn new(name: &'static str) -> anyhow::Result<Self> {
+    pub fn new(name: impl Into<String>) -> anyhow::Result<Self> {
         // Up to ten minutes, three digits.
-        Ok(Self { name, histogram: Histogram::new_with_bounds(1, 600_000_000, 3)? })
+        Ok(Self { name: name.into(), histogram: Histogram::new_with_bounds(1, 600_000_000, 3)? })
     }
 
     /// Adds a run.
@@ -32,7 +32,7 @@ pub fn table(figures: &[Figure]) -> Table {
         let h = &figure.histogram;
         let at = |micros: u64| format!("{:.2}", micros as f64 / 1000.0);
         table.add_row([
-            figure.name.to_owned(),
+            figure.name.clone(),
             h.len().to_string(),
             at(h.value_at_quantile(0.5)),
             at(h.value_at_quantile(0.9)),

@@ -1,5 +1,7 @@
 //! Figures of the platform, measured and printed; nothing is asserted.
 
+mod audit;
+mod cluster;
 mod embedded;
 mod figures;
 
@@ -25,9 +27,13 @@ enum Ground {
         #[arg(long, default_value_t = 200)]
         runs: u32,
     },
+    /// A platform installed on the cluster of the current kubeconfig.
+    Cluster(cluster::Options),
 }
 
 fn main() -> Result<()> {
-    let Ground::Embedded { binaries, runs } = Arguments::parse().ground;
-    embedded::run(&binaries, runs)
+    match Arguments::parse().ground {
+        Ground::Embedded { binaries, runs } => embedded::run(&binaries, runs),
+        Ground::Cluster(options) => cluster::run(&options),
+    }
 }
