@@ -8,6 +8,8 @@ mod cargo;
 mod ci;
 mod demo;
 mod generate;
+mod images;
+mod progress;
 
 use std::process::ExitCode;
 
@@ -26,6 +28,8 @@ enum Chore {
     Demo(demo::Options),
     /// Write the CRDs and the OpenAPI document from the code.
     Generate(generate::Options),
+    /// Make the OCI images, load them into a cluster, push them to a registry.
+    Images(images::Options),
     /// Measure: prints n, p50, p99 and max of each figure, and the machine.
     Bench(bench::Options),
     /// What continuous integration runs: formatting, lints, generated files, tests, demo.
@@ -36,6 +40,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
         Chore::Demo(options) => demo::run(&options),
         Chore::Generate(options) => generate::run(&options),
+        Chore::Images(options) => images::run(&options),
         Chore::Bench(options) => bench::run(&options),
         Chore::Ci(options) => ci::run(&options),
     };

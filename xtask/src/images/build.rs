@@ -1,0 +1,130 @@
+//! The binaries: built by cargo, all at once.
+
+use std::collections::BTreeMap;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use cargo_metadata::{Message, Metadata};
+use clap::ValueEnum;
+use oci_spec::image::Arch;
+
+use super::{elf, recipe::Recipe};
+use crate::cargo;
+
+/// How the binaries are built.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Profile {
+    /// Quick to build; symbols are removed on the way into the image.
+    Dev,
+    /// What is shipped.
+    Release,
+}
+
+impl Profile {
+    /// Level of gzip: who builds for a loop waits for it, who builds a release does it once.
+    pub fn compression(self) -> u32 {
+        match self {
+            Self::Dev => 1,
+            Self::Release => 9,
+        }
+    }
+}
+
+/// What cargo says about the workspace.
+pub fn metadata(target: &str) -> Result<Metadata> {
+    let mut command = cargo_metadata::MetadataCommand::new();
+    command.current_dir(cargo::root()).other_options(vec!["--filter-platform".to_owned(), target.to_owned()]);
+    command.exec().context("cargo metadata failed")
+}
+
+/// The target of this machine.
+pub fn host_target() -> Result<String> {
+    let output = Command::new(rustc()).arg("-vV").output().context("cannot start rustc")?;
+    let text = String::from_utf8(output.stdout).context("rustc -vV is not UTF-8")?;
+    let host = text.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc -vV names no host")?;
+    Ok(host.to_owned())
+}
+
+fn rustc() -> std::ffi::OsString {
+    std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())
+}
+
+/// Fails where the target's standard library is not installed, before cargo fails with many words.
+fn check_target(target: &str) -> Result<()> {
+    let output = Command::new(rustc())
+        .args(["--print", "target-libdir", "--target", target])
+        .output()
+        .context("cannot start rustc")?;
+    let directory = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    ensure!(
+        output.status.success() && !directory.is_empty(),
+        "rustc knows no target {target}; `rustc --print target-list` has those it knows"
+    );
+    ensure!(
+        Path::new(&directory).is_dir(),
+        "the target {target} is not installed: run `rustup target add {target}` (and install a C compiler and linker for it)"
+    );
+    Ok(())
+}
+
+/// Builds the binaries of some images and reads them. A release always builds the packages of all images
+/// together: cargo unites the features of what it builds at once, so a binary built alone would be another one.
+pub fn binaries(
+    all: &[Recipe],
+    wanted: &[&Recipe],
+    profile: Profile,
+    target: &str,
+) -> Result<BTreeMap<String, Vec<u8>>> {
+    check_target(target)?;
+    let arch = elf::target_arch(target)?;
+    let mut command =
+        cargo::cargo(&["build", "--message-format=json-render-diagnostics", "--target", target, "--bins"]);
+    let packages: Vec<&Recipe> = match profile {
+        Profile::Release => all.iter().collect(),
+        Profile::Dev => wanted.to_vec(),
+    };
+    if profile == Profile::Release {
+        command.arg("--release");
+    }
+    for recipe in packages {
+        command.args(["--package", &recipe.package]);
+    }
+    let executables = run(&mut command)?;
+    let mut binaries = BTreeMap::new();
+    for name in wanted.iter().flat_map(|recipe| recipe.binaries()) {
+        let path = executables.get(name).with_context(|| format!("no package of the images has a binary {name}"))?;
+        let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let bytes = prepare(&bytes, profile, &arch).with_context(|| format!("{} cannot be used", path.display()))?;
+        binaries.insert(name.to_owned(), bytes);
+    }
+    Ok(binaries)
+}
+
+fn prepare(bytes: &[u8], profile: Profile, arch: &Arch) -> Result<Vec<u8>> {
+    elf::check(bytes, arch)?;
+    match profile {
+        Profile::Dev => elf::strip(bytes),
+        Profile::Release => Ok(bytes.to_vec()),
+    }
+}
+
+/// Runs a build, whose progress goes to our standard error, and tells where the executables are, by name.
+fn run(command: &mut Command) -> Result<BTreeMap<String, PathBuf>> {
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
+    let output = child.stdout.take().context("cargo has no output")?;
+    let mut executables = BTreeMap::new();
+    for message in Message::parse_stream(BufReader::new(output)) {
+        if let Message::CompilerArtifact(artifact) = message.context("cannot read what cargo says")?
+            && let Some(path) = artifact.executable
+        {
+            executables.insert(artifact.target.name, path.into_std_path_buf());
+        }
+    }
+    let status = child.wait().context("cannot wait for cargo")?;
+    if !status.success() {
+        bail!("cargo build ended with {status}; what it said is above");
+    }
+    Ok(executables)
+}

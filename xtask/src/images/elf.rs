@@ -1,0 +1,58 @@
+//! Binaries: are they static and for the right processor, and can they be smaller?
+
+use anyhow::{Context, Result, ensure};
+use object::build::elf::Builder;
+use object::{Architecture, Object};
+use oci_spec::image::Arch;
+
+/// Sections without which a program runs as before: symbols for debuggers and debug information.
+const UNNEEDED: [&[u8]; 3] = [b".symtab", b".strtab", b".comment"];
+
+/// Removes symbols and debug information. The standard `strip` knows only the host's processor; this knows all.
+pub fn strip(binary: &[u8]) -> Result<Vec<u8>> {
+    let mut builder = Builder::read(binary).context("cannot read the binary")?;
+    for section in builder.sections.iter_mut() {
+        let debug = section.name.starts_with(b".debug") && !section.is_alloc();
+        section.delete = debug || UNNEEDED.iter().any(|name| section.name.as_slice() == *name);
+    }
+    for symbol in builder.symbols.iter_mut() {
+        symbol.delete = true;
+    }
+    builder.set_section_sizes();
+    let mut stripped = Vec::new();
+    builder.write(&mut stripped).context("cannot write the stripped binary")?;
+    Ok(stripped)
+}
+
+/// Refuses a binary that would not run in an image without libraries, or not on the image's processor.
+pub fn check(binary: &[u8], architecture: &Arch) -> Result<()> {
+    let file = object::File::parse(binary).context("it is no program for Linux")?;
+    let actual = arch(file.architecture()).context("it is for an unknown processor")?;
+    ensure!(actual == *architecture, "it is for {actual}, the image for {architecture}");
+    ensure!(file.section_by_name(".interp").is_none(), "it is linked dynamically; the image has no libraries");
+    Ok(())
+}
+
+fn arch(architecture: Architecture) -> Option<Arch> {
+    match architecture {
+        Architecture::X86_64 => Some(Arch::Amd64),
+        Architecture::Aarch64 => Some(Arch::ARM64),
+        Architecture::Riscv64 => Some(Arch::RISCV64),
+        Architecture::S390x => Some(Arch::s390x),
+        Architecture::PowerPc64 => Some(Arch::PowerPC64le),
+        _ => None,
+    }
+}
+
+/// The processor of a Rust target, as Go spells it.
+pub fn target_arch(triple: &str) -> Result<Arch> {
+    let name = triple.split('-').next().unwrap_or_default();
+    Ok(match name {
+        "x86_64" => Arch::Amd64,
+        "aarch64" => Arch::ARM64,
+        "riscv64gc" | "riscv64a23" => Arch::RISCV64,
+        "s390x" => Arch::s390x,
+        "powerpc64le" => Arch::PowerPC64le,
+        _ => anyhow::bail!("no images are made for {triple}; targets of x86_64 and aarch64 Linux are known to work"),
+    })
+}
