@@ -1,5 +1,8 @@
-//! Writes the files that are made from the code: the CRDs and the OpenAPI document.
+//! Writes the files that are made from the code: the CRDs, the OpenAPI document, and what describes the chart's values.
 //! With `--check` it writes nothing and fails when one differs.
+
+#[path = "generate/chart.rs"]
+mod chart;
 
 use std::path::{Path, PathBuf};
 
@@ -40,13 +43,7 @@ fn main() -> Result<()> {
 
 /// Every generated file with its content.
 fn files(root: &Path) -> Result<Vec<(PathBuf, String)>> {
-    const HEAD: &str = "# Written by `cargo xtask generate` from crates/api-types; do not edit.\n";
-    let mut files = Vec::new();
-    for crd in api_types::crd::all() {
-        let name = format!("{}.yaml", crd.spec.names.plural);
-        let yaml = serde_saphyr::to_string(&crd).with_context(|| format!("cannot write {name} as YAML"))?;
-        files.push((root.join("charts/opensandbox/crds").join(name), format!("{HEAD}{yaml}")));
-    }
+    let mut files = chart::files(root)?;
     let mut openapi = serde_json::to_string_pretty(&server::openapi::document())?;
     openapi.push('\n');
     files.push((root.join("docs/openapi.json"), openapi));
