@@ -65,6 +65,10 @@ catalogue! {
     MissingApiKey = "MISSING_API_KEY", 401, "Send the key in header OPEN-SANDBOX-API-KEY.";
     /// The API key is not one of this server's.
     InvalidApiKey = "INVALID_API_KEY", 401, "Check the key; `osb status` prints the one of the embedded platform.";
+    /// The API key may not do this.
+    InsufficientScope = "INSUFFICIENT_SCOPE", 403, "Use a key whose scope allows it; the message names the scope.";
+    /// The caller sends more requests than it may.
+    RateLimited = "GENERAL::RATE_LIMITED", 429, "Try again after Retry-After, and send fewer.";
     /// No route has this path.
     RouteNotFound = "ROUTE_NOT_FOUND", 404, "Compare the path with /openapi.json.";
     /// The path exists, but not for this verb.
@@ -101,6 +105,8 @@ catalogue! {
     PodFailed = "KUBERNETES::POD_FAILED", 500, "The message carries the reason: correct image, entrypoint or limits.";
     /// A quota of the cluster is used up.
     QuotaExceeded = "KUBERNETES::QUOTA_EXCEEDED", 403, "Free something, or have the quota raised.";
+    /// The cluster does not admit the sandbox's pod.
+    PodForbidden = "KUBERNETES::POD_FORBIDDEN", 403, "Have the namespace's Pod Security level or admission policy changed, or ask for less.";
     /// The Kubernetes API refused or failed.
     KubernetesApiError = "KUBERNETES::API_ERROR", 500, "The message carries Kubernetes' own words.";
     /// A renewal lies in the past, or the sandbox has no expiry.
@@ -111,6 +117,9 @@ catalogue! {
     InvalidPort = "DOCKER::INVALID_PORT", 400, "Give a port between 1 and 65535.";
     /// The entrypoint is empty or no program.
     InvalidEntrypoint = "DOCKER::INVALID_ENTRYPOINT", 400, "Give program and arguments, none of them with a NUL.";
+
+    /// There is no diagnosis of this scope.
+    DiagnosticsScopeUnsupported = "DIAGNOSTICS_SCOPE_UNSUPPORTED", 400, "Use one of the scopes the message names.";
 
     // Pools.
     /// No pool has this name.
@@ -171,6 +180,14 @@ catalogue! {
     DiskFull = "DISK_FULL", 507, "Free space in the sandbox; nothing was written.";
     /// execd has not this room.
     ExecdNotSupported = "NOT_SUPPORTED", 501, "Use another way; the message names one if there is.";
+    /// The session runs something already.
+    SessionBusy = "SESSION_BUSY", 409, "Wait for the run to end, interrupt it, or use another session.";
+    /// There are as many sessions as may be.
+    TooManySessions = "TOO_MANY_SESSIONS", 429, "Delete one that is not needed.";
+    /// A terminal has a client already.
+    AlreadyConnected = "ALREADY_CONNECTED", 409, "Connect with takeover=1, or with viewer=1 to watch only.";
+    /// The command's standard input is closed, or was never open.
+    StdinClosed = "STDIN_CLOSED", 409, "Start the command with stdin_open, and send before it ends.";
     /// Too many executions run at once.
     TooManyExecutions = "TOO_MANY_EXECUTIONS", 429, "Wait for one to end, or interrupt one.";
 

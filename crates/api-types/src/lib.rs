@@ -8,6 +8,7 @@ pub mod auth;
 pub mod crd;
 pub mod errors;
 pub mod execd;
+pub mod explain;
 pub mod ids;
 pub mod lifecycle;
 pub mod names;

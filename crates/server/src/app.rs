@@ -7,14 +7,18 @@ use api_types::crd::{BatchSandbox, Pool};
 use api_types::ids::{PodUid, SandboxUid};
 use api_types::names::{EXECD_PORT, headers, labels};
 use kube::{Api, Client};
+use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
+use crate::health::{self, Health};
+use crate::keys::ApiKeys;
+use crate::metrics::Metrics;
 use crate::proxy::Backend;
 use crate::sandboxes::state::Address;
-use crate::store::Store;
+use crate::store::{Store, Told};
 
 /// Shared state; a clone is a reference.
 #[derive(Clone)]
@@ -26,6 +30,12 @@ pub struct Shared {
     pub config: Config,
     /// Kubernetes.
     pub client: Client,
+    /// Keys that open the API; they may be changed while it runs.
+    pub keys: RwLock<Arc<ApiKeys>>,
+    /// What is counted and measured.
+    pub metrics: Metrics,
+    /// Whether requests can be served, and what is missing when not.
+    pub health: Health,
     /// Sandboxes of this API, by one watch.
     pub sandboxes: Store<BatchSandbox>,
     /// Pools, by one watch.
@@ -54,7 +64,10 @@ impl App {
     /// Builds the state and starts its two watches.
     pub fn start(client: Client, config: Config) -> Self {
         let stop = CancellationToken::new();
+        let metrics = Metrics::default();
         let app = Self(Arc::new(Shared {
+            keys: RwLock::new(Arc::new(config.api_keys.clone())),
+            health: Health::default(),
             sandboxes: Store::default(),
             pools: Store::default(),
             creates: Arc::new(Semaphore::new(config.limits.concurrent_creates)),
@@ -63,13 +76,23 @@ impl App {
             tokens: TokenSecret::new(config.token_secret),
             _stop_on_drop: stop.clone().drop_guard(),
             stop,
+            metrics,
             client,
             config,
         }));
         let ours = kube::runtime::watcher::Config::default().labels(labels::SANDBOX_ID);
-        app.sandboxes.run(app.sandbox_api(), ours, app.stop.clone());
-        app.pools.run(app.pool_api(), kube::runtime::watcher::Config::default(), app.stop.clone());
+        let told = Told { namespace: app.config.namespace.clone(), metrics: app.metrics.clone() };
+        app.sandboxes.run(app.sandbox_api(), ours, told.clone(), app.health.sandboxes.clone(), app.stop.clone());
+        let all = kube::runtime::watcher::Config::default();
+        app.pools.run(app.pool_api(), all, told, app.health.pools.clone(), app.stop.clone());
+        // Not the state itself: it would keep itself alive.
+        tokio::spawn(health::watch_access(Arc::downgrade(&app.0)));
         app
+    }
+
+    /// The shared state, to be held weakly.
+    pub fn shared(&self) -> Arc<Shared> {
+        self.0.clone()
     }
 
     /// BatchSandboxes of our namespace.

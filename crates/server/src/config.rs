@@ -1,5 +1,6 @@
 //! What the server is told before it starts.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
@@ -24,6 +25,16 @@ pub struct Config {
     pub public_host: Option<String>,
     /// Image with `execd` and a shell, for sandboxes made from an image.
     pub execd_image: String,
+    /// When nodes pull the images of sandboxes made from an image: `IfNotPresent`, `Always` or `Never`.
+    pub image_pull_policy: String,
+    /// `limits` and `requests` of the init container that brings execd.
+    pub execd_resources: Option<serde_json::Value>,
+    /// RuntimeClass of sandboxes made from an image.
+    pub runtime_class: Option<String>,
+    /// Directories of nodes that sandboxes may mount, with what is below them.
+    pub allowed_host_paths: Vec<PathBuf>,
+    /// Size of a new claim for which the caller names none.
+    pub volume_size: String,
     /// Longest `timeout` a create may ask for, in seconds.
     pub max_timeout: Option<i64>,
     /// Bounds.
@@ -39,7 +50,12 @@ impl Default for Config {
             token_secret: random_secret(),
             endpoints: EndpointMode::Auto,
             public_host: None,
-            execd_image: "opensandbox/execd:latest".to_owned(),
+            execd_image: concat!("opensandbox/execd:", env!("CARGO_PKG_VERSION")).to_owned(),
+            image_pull_policy: "IfNotPresent".to_owned(),
+            execd_resources: None,
+            runtime_class: None,
+            allowed_host_paths: Vec::new(),
+            volume_size: "1Gi".to_owned(),
             max_timeout: None,
             limits: Limits::default(),
         }
@@ -93,7 +109,12 @@ pub struct Limits {
     pub tunnel_idle: Duration,
     /// From a connection to the end of its request's head.
     pub header_read: Duration,
-    /// From shutdown to the end of the last request.
+    /// From a connection to the end of its TLS handshake.
+    pub handshake: Duration,
+    /// From the stop, when `/readyz` begins to fail, to the last accepted connection: load balancers take a moment
+    /// to look elsewhere.
+    pub shutdown_delay: Duration,
+    /// From the last accepted connection to the end of the last request.
     pub shutdown: Duration,
 }
 
@@ -111,6 +132,8 @@ impl Default for Limits {
             proxy_idle: Duration::from_secs(180),
             tunnel_idle: Duration::from_secs(3600),
             header_read: Duration::from_secs(30),
+            handshake: Duration::from_secs(10),
+            shutdown_delay: Duration::ZERO,
             shutdown: Duration::from_secs(5),
         }
     }

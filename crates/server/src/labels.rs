@@ -5,6 +5,11 @@ pub fn is_object_name(name: &str) -> bool {
     name.len() <= 253 && !name.is_empty() && name.split('.').all(is_dns_label_part)
 }
 
+/// A DNS label: what names a namespace, a volume or a claim.
+pub fn is_dns_label(name: &str) -> bool {
+    name.len() <= 63 && is_dns_label_part(name)
+}
+
 /// A DNS label of any length: letters, digits and inner dashes.
 fn is_dns_label_part(part: &str) -> bool {
     !part.is_empty()

@@ -7,17 +7,26 @@ mod app;
 mod config;
 mod error;
 mod front;
+mod health;
 mod keys;
 mod labels;
+mod metrics;
 pub mod openapi;
 mod pools;
 mod proxy;
+mod reload;
 mod routes;
 mod sandboxes;
 mod serve;
+pub mod settings;
 mod store;
+mod tls;
 
 pub use config::{Config, EndpointMode, Limits};
 pub use error::ApiError;
-pub use keys::ApiKeys;
+pub use keys::{ApiKeys, Caller, Scope};
 pub use serve::{ServeError, Server};
+pub use tls::{Tls, TlsError};
+
+/// How the server names itself to Kubernetes.
+pub const USER_AGENT: &str = concat!("opensandbox-server/", env!("CARGO_PKG_VERSION"));

@@ -1,65 +1,92 @@
 //! `opensandbox-server`: the lifecycle server as a program of its own.
 
-mod options;
-
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Parser as _;
-use server::Server;
+use server::settings::{self, Asked, Program, SettingsError};
+use server::{Server, Tls};
+use telemetry::{Registry, admin, logs, signals};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-
-use crate::options::Options;
 
 /// How long the start waits for Kubernetes before it says that it still does.
 const FIRST_VIEW: Duration = Duration::from_secs(10);
+/// Exit code of a configuration that can't be used.
+const BAD_CONFIGURATION: u8 = 2;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env()
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
-        )
-        .with_writer(std::io::stderr)
-        .init();
-    match run().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+fn main() -> ExitCode {
+    // Nothing else in the process has chosen TLS yet; a second choice would be the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let asked = settings::read(std::env::args_os(), |name| std::env::var(name).ok());
+    let outcome = asked.map_err(anyhow::Error::from).and_then(|asked| match asked {
+        Asked::Explain(text) => {
+            print!("{text}");
+            Ok(())
         }
+        Asked::Serve(program) => run(*program),
+    });
+    let Err(error) = outcome else {
+        return ExitCode::SUCCESS;
+    };
+    let bad = error.downcast_ref::<SettingsError>();
+    match bad {
+        Some(SettingsError(problems)) => problems.iter().for_each(|problem| eprintln!("error: {problem}")),
+        None => eprintln!("error: {error:#}"),
     }
+    if bad.is_some() { ExitCode::from(BAD_CONFIGURATION) } else { ExitCode::FAILURE }
 }
 
-async fn run() -> anyhow::Result<()> {
-    let settings = Options::parse().settle()?;
-    let client = settings.client().await?;
-    let server = Server::new(client, settings.config);
-    let listener = TcpListener::bind((settings.host.as_str(), settings.port))
-        .await
-        .with_context(|| format!("can't listen on {}:{}", settings.host, settings.port))?;
-    if let Some(key) = &settings.made_key {
+#[tokio::main]
+async fn run(program: Program) -> anyhow::Result<()> {
+    let started = logs::init(&program.log_level, program.log_format);
+    started.map_err(|error| SettingsError(vec![format!("log.level: {error}")]))?;
+    program.notices.iter().for_each(|notice| tracing::warn!("{notice}"));
+    let kubernetes = program.kubernetes().await?;
+    tracing::info!(kubernetes = %kubernetes.cluster_url, namespace = program.config.namespace, version = env!("CARGO_PKG_VERSION"), "starting");
+    let client = kube::Client::try_from(kubernetes).context("can't make a client of the Kubernetes API")?;
+    let tls = program.tls.clone().map(Tls::new).transpose()?;
+    let listen = async |host: &str, port: u16| {
+        TcpListener::bind((host, port)).await.with_context(|| format!("can't listen on {host}:{port}"))
+    };
+    let listener = listen(&program.host, program.port).await?;
+    let admin_listener = match program.admin {
+        Some(address) => Some(listen(&address.ip().to_string(), address.port()).await?),
+        None => None,
+    };
+    let stop = signals::terminate()?;
+    let server = Server::new(client, program.config);
+    if let Some(file) = program.api_keys_file {
+        server.follow_keys(file, program.fixed_keys);
+    }
+    if let Some(tls) = &tls {
+        server.follow_certificate(tls);
+    }
+    let mut registry = Registry::with_prefix("opensandbox");
+    server.register(&mut registry);
+    let admin_stop = CancellationToken::new();
+    let admin = admin_listener.map(|listener| {
+        let (registry, readiness) = (Arc::new(registry), server.readiness());
+        tokio::spawn(admin::serve(listener, registry, readiness, admin_stop.clone()))
+    });
+    if let Some(key) = &program.made_key {
         // The one place where a key is shown: its owner has no other way to learn it.
         println!("API key of this run: {key}");
     }
-    tracing::info!(address = %listener.local_addr()?, "listening");
-    if !server.ready(FIRST_VIEW).await {
-        tracing::warn!("Kubernetes has not answered yet; sandboxes and pools are not known");
-    }
-    let stop = CancellationToken::new();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let stopping = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+    tracing::info!(address = %listener.local_addr()?, tls = tls.is_some(), "listening");
+    let serving = server.serve_with(listener, tls, stop);
+    let first_view = async {
+        if !server.ready(FIRST_VIEW).await {
+            let (_, report) = server.readiness().report();
+            tracing::warn!(report, "not ready yet");
         }
-        stopping.cancel();
-    });
-    Ok(server.serve(listener, stop).await?)
+    };
+    let (served, ()) = tokio::join!(serving, first_view);
+    admin_stop.cancel();
+    if let Some(admin) = admin {
+        let _ = admin.await;
+    }
+    tracing::info!("stopped");
+    Ok(served?)
 }

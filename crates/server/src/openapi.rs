@@ -113,6 +113,7 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Map<String, Valu
         &[
             ErrorCode::MissingApiKey,
             ErrorCode::InvalidApiKey,
+            ErrorCode::InsufficientScope,
             ErrorCode::KubernetesApiError,
             ErrorCode::Internal,
             ErrorCode::Overloaded,

@@ -1,13 +1,16 @@
 //! Every route, once: the router and the OpenAPI document are made from this one table.
 
 use api_types::ErrorCode;
+use api_types::explain::Explanation;
 use api_types::lifecycle::{
     CreatePoolRequest, CreateSandboxRequest, CreateSandboxResponse, Endpoint, ListPoolsResponse, ListSandboxesResponse,
     PoolResponse, RenewExpiration, Sandbox, UpdatePoolRequest,
 };
 use axum::Json;
 use axum::Router;
+use axum::extract::State;
 use axum::routing::{MethodRouter, any, delete, get, patch, post, put};
+use http::StatusCode;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::json;
 
@@ -137,6 +140,16 @@ pub static ROUTES: &[Route] = &[
     Route::new(&["get"], "/health", "getHealth", "Whether the server answers.", || get(health))
         .open()
         .gives(200, Some(object)),
+    Route::new(&["get"], "/healthz", "getHealthz", "Whether the process answers, as plain text.", || get(healthz))
+        .open(),
+    Route::new(
+        &["get"],
+        "/readyz",
+        "getReadyz",
+        "Whether requests can be served, as plain text; what is missing with status 503.",
+        || get(readyz),
+    )
+    .open(),
     Route::new(&["get"], "/version", "getVersion", "The server's version.", || get(version))
         .open()
         .gives(200, Some(object)),
@@ -159,6 +172,7 @@ pub static ROUTES: &[Route] = &[
             ErrorCode::InvalidMetadataLabel,
             ErrorCode::InvalidEntrypoint,
             ErrorCode::QuotaExceeded,
+            ErrorCode::PodForbidden,
             ErrorCode::PoolNotFound,
             ErrorCode::IdempotencyConflict,
             ErrorCode::SandboxGone,
@@ -241,6 +255,15 @@ pub static ROUTES: &[Route] = &[
     .query(&[SCOPE, ("limit", "Events.", || json!({"type": "integer", "minimum": 1, "maximum": 500, "default": 50}))])
     .gives(200, Some(schema::<diagnostics::Diagnosis>))
     .fails(&[ErrorCode::InvalidRequest, ErrorCode::SandboxNotFound]),
+    Route::new(
+        &["get"],
+        "/sandboxes/{id}/explain",
+        "explainSandbox",
+        "Where the sandbox's time went, what it waits for, and how it ended.",
+        || get(sandboxes::explain::handle),
+    )
+    .gives(200, Some(schema::<Explanation>))
+    .fails(&[ErrorCode::SandboxNotFound]),
     Route::new(PROXY_VERBS, "/sandboxes/{id}/proxy/{port}", "proxyRoot", PROXY, || any(proxy::handle))
         .fails(PROXY_ERRORS),
     Route::new(PROXY_VERBS, "/sandboxes/{id}/proxy/{port}/", "proxySlash", PROXY, || any(proxy::handle))
@@ -319,6 +342,15 @@ fn object(_: &mut SchemaGenerator) -> Schema {
 
 async fn health() -> Json<serde_json::Value> {
     Json(json!({"status": "healthy"}))
+}
+
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+async fn readyz(State(app): State<App>) -> (StatusCode, String) {
+    let (ready, report) = app.health.readiness.report();
+    (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, report)
 }
 
 async fn version() -> Json<serde_json::Value> {

@@ -1,6 +1,7 @@
 //! The server: the front door around the routes, and the loop that accepts connections.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use kube::Client;
+use telemetry::{Readiness, Registry};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -18,8 +21,12 @@ use tower::ServiceExt as _;
 
 use crate::app::App;
 use crate::config::Config;
-use crate::front::{auth, request_id, unmatched};
-use crate::routes;
+use crate::front::via::Scheme;
+use crate::front::{auth, observe, request_id, unmatched};
+use crate::keys::ApiKeys;
+use crate::metrics::Counted;
+use crate::tls::Tls;
+use crate::{reload, routes};
 
 /// Pause after an accept that failed for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -52,81 +59,168 @@ impl Server {
         sandboxes && pools
     }
 
+    /// Whether it can serve, and what is missing when not; also answered at `/readyz`.
+    pub fn readiness(&self) -> Readiness {
+        self.app.health.readiness.clone()
+    }
+
+    /// Shows the server's metrics in a registry whose prefix is `opensandbox`.
+    pub fn register(&self, registry: &mut Registry) {
+        self.app.metrics.register(registry);
+    }
+
+    /// Takes the keys of a file, and takes them anew when it changes, until the server ends. `others` always hold.
+    pub fn follow_keys(&self, file: PathBuf, others: ApiKeys) {
+        let app = Arc::downgrade(&self.app.shared());
+        reload::watch(vec![file.clone()], self.app.stop.clone(), move || {
+            let Some(app) = app.upgrade() else { return };
+            match ApiKeys::read(&file) {
+                Ok(keys) => {
+                    *app.keys.write() = Arc::new(others.clone().and(keys));
+                    tracing::info!(file = %file.display(), "API keys were read again");
+                }
+                Err(why) => tracing::warn!(why, "the API keys stay as they were"),
+            }
+        });
+    }
+
+    /// Takes another certificate when its files change, until the server ends.
+    pub fn follow_certificate(&self, tls: &Tls) {
+        let files = vec![tls.files().certificate.clone(), tls.files().key.clone()];
+        let tls = tls.clone();
+        reload::watch(files, self.app.stop.clone(), move || match tls.reload() {
+            Ok(()) => tracing::info!("the certificate was read again"),
+            // Between the two files' changes they do not fit; the second change comes as well.
+            Err(error) => tracing::warn!(error = %crate::error::chain(&error), "the certificate stays as it was"),
+        });
+    }
+
     /// The whole service, front door included.
     pub fn router(&self) -> Router {
         routes::router()
             .fallback(unmatched::path)
             .method_not_allowed_fallback(unmatched::verb)
             .layer(from_fn_with_state(self.app.clone(), auth::check))
+            .layer(from_fn_with_state(self.app.clone(), observe::observe))
             .layer(from_fn(request_id::give))
             .with_state(self.app.clone())
     }
 
     /// Serves until `stop`, then gives the requests in progress a moment.
     pub async fn serve(&self, listener: TcpListener, stop: CancellationToken) -> Result<(), ServeError> {
+        self.serve_with(listener, None, stop).await
+    }
+
+    /// As [`Server::serve`], with TLS where it is given.
+    ///
+    /// After `stop` readiness fails at once; connections are accepted for `limits.shutdown_delay` more, so that nobody
+    /// who has not heard of it is refused; then what is in progress has `limits.shutdown`.
+    pub async fn serve_with(
+        &self,
+        listener: TcpListener,
+        tls: Option<Tls>,
+        stop: CancellationToken,
+    ) -> Result<(), ServeError> {
         let address = listener.local_addr().map_err(ServeError::Listener)?;
-        let config = &self.app.config;
-        if !address.ip().is_loopback() && config.api_keys.is_empty() && !config.allow_open {
+        let limits = &self.app.config.limits;
+        if !address.ip().is_loopback() && self.app.keys.read().is_empty() && !self.app.config.allow_open {
             return Err(ServeError::OpenToTheNetwork(address));
         }
         let router = self.router();
-        let places = Arc::new(Semaphore::new(config.limits.connections));
+        let places = Arc::new(Semaphore::new(limits.connections));
         let conversations = TaskTracker::new();
+        let closing = CancellationToken::new();
+        let last_call = async {
+            stop.cancelled().await;
+            self.app.health.serving.fail("stopping");
+            tokio::time::sleep(limits.shutdown_delay).await;
+        };
+        let mut last_call = std::pin::pin!(last_call);
         loop {
             let (stream, peer, place) = tokio::select! {
                 next = next(&listener, &places) => next,
-                () = stop.cancelled() => break,
+                () = &mut last_call => break,
             };
-            conversations.spawn(converse(self.app.clone(), router.clone(), stream, peer, place, stop.clone()));
+            let conversation = Conversation {
+                app: self.app.clone(),
+                router: router.clone(),
+                peer,
+                closing: closing.clone(),
+                _place: place,
+            };
+            conversations.spawn(conversation.begin(stream, tls.clone()));
         }
         drop(listener);
+        closing.cancel();
         conversations.close();
-        if tokio::time::timeout(config.limits.shutdown, conversations.wait()).await.is_err() {
+        if tokio::time::timeout(limits.shutdown, conversations.wait()).await.is_err() {
             tracing::info!("requests were cut off by the shutdown");
         }
         // Those who were cut off have hung up, so to say: what they had begun is taken back.
         self.app.stop.cancel();
-        let _ = tokio::time::timeout(config.limits.shutdown, conversations.wait()).await;
+        let _ = tokio::time::timeout(limits.shutdown, conversations.wait()).await;
         self.app.work.close();
-        if tokio::time::timeout(config.limits.shutdown, self.app.work.wait()).await.is_err() {
+        if tokio::time::timeout(limits.shutdown, self.app.work.wait()).await.is_err() {
             tracing::warn!("a create in progress could not be taken back before the end");
         }
         Ok(())
     }
 }
 
-/// Speaks HTTP on one connection. After `stop` the request in progress is the last one.
-async fn converse(
+/// One connection.
+struct Conversation {
     app: App,
     router: Router,
-    stream: TcpStream,
     peer: SocketAddr,
+    closing: CancellationToken,
     _place: OwnedSemaphorePermit,
-    stop: CancellationToken,
-) {
-    let _ = stream.set_nodelay(true);
-    let service = router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(peer));
-        request.map(axum::body::Body::new)
-    });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(app.config.limits.header_read)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
-        .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                result = connection => result,
-                () = app.stop.cancelled() => Ok(()),
+}
+
+impl Conversation {
+    async fn begin(self, stream: TcpStream, tls: Option<Tls>) {
+        let _counted = Counted::new(&self.app.metrics.connections);
+        let _ = stream.set_nodelay(true);
+        let Some(tls) = tls else {
+            return self.speak(stream, Scheme::Http).await;
+        };
+        match tokio::time::timeout(self.app.config.limits.handshake, tls.acceptor().accept(stream)).await {
+            Ok(Ok(stream)) => self.speak(stream, Scheme::Https).await,
+            failed => {
+                self.app.metrics.tls_failures.inc();
+                let why = failed
+                    .map_or_else(|_| "too slow".to_owned(), |e| e.err().map_or_else(String::new, |e| e.to_string()));
+                tracing::debug!(peer = %self.peer, why, "a TLS handshake came to nothing");
             }
         }
-    };
-    if let Err(error) = result {
-        tracing::debug!(%peer, error = %crate::error::chain(&error), "connection ended");
+    }
+
+    /// Speaks HTTP. Once the server is closing, the request in progress is the last one.
+    async fn speak(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, scheme: Scheme) {
+        let Self { app, router, peer, closing, _place } = self;
+        let service = router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+            request.extensions_mut().insert(ConnectInfo(peer));
+            request.extensions_mut().insert(scheme);
+            request.map(axum::body::Body::new)
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(app.config.limits.header_read)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+            .with_upgrades();
+        let mut connection = std::pin::pin!(connection);
+        let result = tokio::select! {
+            result = connection.as_mut() => result,
+            () = closing.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    result = connection => result,
+                    () = app.stop.cancelled() => Ok(()),
+                }
+            }
+        };
+        if let Err(error) = result {
+            tracing::debug!(%peer, error = %crate::error::chain(&error), "connection ended");
+        }
     }
 }
 

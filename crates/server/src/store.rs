@@ -13,8 +13,21 @@ use kube::runtime::{WatchStreamExt as _, watcher as start_watcher};
 use kube::{Api, Resource, ResourceExt as _};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
+use telemetry::Check;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use crate::health::watch_trouble;
+use crate::metrics::{Kind, Metrics};
+
+/// What a watch needs in order to tell of its troubles.
+#[derive(Clone)]
+pub struct Told {
+    /// Namespace that is watched.
+    pub namespace: String,
+    /// Where breaks are counted.
+    pub metrics: Metrics,
+}
 
 /// What a waiter knows of its object.
 #[derive(Debug, Clone)]
@@ -98,12 +111,13 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
 {
     /// Feeds the store from a watch until `stop`.
-    pub fn run(&self, api: Api<K>, config: watcher::Config, stop: CancellationToken)
+    pub fn run(&self, api: Api<K>, config: watcher::Config, told: Told, check: Check, stop: CancellationToken)
     where
         K: DeserializeOwned,
     {
         let store = self.clone();
         tokio::spawn(async move {
+            let plural = K::plural(&());
             let mut events = std::pin::pin!(start_watcher(api, config).default_backoff());
             loop {
                 let event = tokio::select! {
@@ -111,9 +125,21 @@ where
                     () = stop.cancelled() => return,
                 };
                 match event {
-                    Some(Ok(event)) => store.apply(event),
+                    Some(Ok(event)) => {
+                        let complete = matches!(event, Event::InitDone);
+                        store.apply(event);
+                        if complete {
+                            check.pass();
+                        }
+                    }
                     Some(Err(error)) => {
-                        tracing::warn!(kind = %K::kind(&()), error = %crate::error::chain(&error), "watch broke; it is tried again");
+                        let trouble = watch_trouble(&error, &plural, &told.namespace);
+                        tracing::warn!(kind = %K::kind(&()), error = trouble.message, "watch broke; it is tried again");
+                        told.metrics.watch_errors.get_or_create(&Kind { kind: K::kind(&()).into_owned() }).inc();
+                        // What was read before still serves while the API server is away for a while.
+                        if trouble.lasting || !*store.synced.borrow() {
+                            check.fail(trouble.message);
+                        }
                     }
                     None => return,
                 }

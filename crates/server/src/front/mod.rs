@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod body;
+pub mod observe;
 pub mod query;
 pub mod request_id;
 pub mod unmatched;

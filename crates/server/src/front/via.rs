@@ -8,6 +8,25 @@ use http::request::Parts;
 
 use crate::app::App;
 
+/// Whether the connection has TLS; in the extensions of each request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// Without.
+    Http,
+    /// With.
+    Https,
+}
+
+impl Scheme {
+    /// As it stands in URLs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
 /// Host and prefix of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Via {

@@ -6,6 +6,7 @@ use api_types::names::headers::API_KEY;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::{LOCATION, relocate};
+use crate::front::via::Scheme;
 
 /// RFC 9110: headers of one connection, besides what `Connection` names.
 const HOP_BY_HOP: [&str; 8] = [
@@ -43,7 +44,7 @@ pub fn wants_websocket(headers: &HeaderMap) -> bool {
 }
 
 /// Leaves a request what the sandbox may see.
-pub fn for_backend(headers: &mut HeaderMap, peer: Option<IpAddr>, upgrade: bool) {
+pub fn for_backend(headers: &mut HeaderMap, peer: Option<IpAddr>, scheme: Scheme, upgrade: bool) {
     let host = headers.get(header::HOST).cloned();
     remove_hop_by_hop(headers);
     let withheld = |name: &HeaderName| {
@@ -55,7 +56,7 @@ pub fn for_backend(headers: &mut HeaderMap, peer: Option<IpAddr>, upgrade: bool)
     for name in names {
         headers.remove(name);
     }
-    headers.insert("x-forwarded-proto", HeaderValue::from_static("http"));
+    headers.insert("x-forwarded-proto", HeaderValue::from_static(scheme.as_str()));
     if let Some(host) = host {
         headers.insert("x-forwarded-host", host);
     }
@@ -125,7 +126,7 @@ mod tests {
             ("x-mine", "1"),
             ("accept", "text/event-stream"),
         ]);
-        for_backend(&mut headers, "10.9.9.9".parse().ok(), false);
+        for_backend(&mut headers, "10.9.9.9".parse().ok(), Scheme::Http, false);
         let expected = map(&[
             ("x-mine", "1"),
             ("accept", "text/event-stream"),
@@ -153,7 +154,7 @@ mod tests {
         assert!(!wants_websocket(&map(&[("upgrade", "websocket")])));
         assert!(!wants_websocket(&map(&[("connection", "upgrade"), ("upgrade", "h2c")])));
         let mut headers = map(&[("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-key", "x")]);
-        for_backend(&mut headers, None, true);
+        for_backend(&mut headers, None, Scheme::Https, true);
         assert!(wants_websocket(&headers) && headers.contains_key("sec-websocket-key"));
     }
 }

@@ -7,19 +7,31 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use prometheus_client::metrics::counter::Counter;
 use tokio::time::{Instant, Sleep};
 
+use crate::metrics::Counted;
+
+/// What is counted of a body.
+pub struct Passed {
+    /// Its bytes.
+    pub bytes: Counter,
+    /// That it is open.
+    pub open: Option<Counted>,
+}
+
 /// Ends a body with an error when nothing came for `idle`.
-pub fn bounded(body: Body, idle: Duration) -> Body {
+pub fn bounded(body: Body, idle: Duration, passed: Passed) -> Body {
     if body.is_end_stream() {
         return body;
     }
-    Body::new(Bounded { body, idle, silence: Box::pin(tokio::time::sleep(idle)) })
+    Body::new(Bounded { body, idle, passed, silence: Box::pin(tokio::time::sleep(idle)) })
 }
 
 struct Bounded {
     body: Body,
     idle: Duration,
+    passed: Passed,
     silence: Pin<Box<Sleep>>,
 }
 
@@ -31,6 +43,14 @@ impl HttpBody for Bounded {
         let this = self.get_mut();
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
             this.silence.as_mut().reset(Instant::now() + this.idle);
+            match &frame {
+                Some(Ok(frame)) => {
+                    let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+                    this.passed.bytes.inc_by(bytes);
+                }
+                // The end, in good order or not.
+                Some(Err(_)) | None => this.passed.open = None,
+            }
             return Poll::Ready(frame);
         }
         ready!(this.silence.as_mut().poll(cx));
@@ -62,10 +82,13 @@ mod tests {
                 Ok::<_, std::io::Error>("ping")
             })
             .chain(futures::stream::pending());
-        let mut body = bounded(Body::from_stream(pings), Duration::from_secs(60));
+        let passed = Passed { bytes: Counter::default(), open: None };
+        let bytes = passed.bytes.clone();
+        let mut body = bounded(Body::from_stream(pings), Duration::from_secs(60), passed);
         for _ in 0..3 {
             assert!(body.frame().await.unwrap().is_ok());
         }
         assert!(body.frame().await.unwrap().is_err());
+        assert_eq!(bytes.get(), 12);
     }
 }

@@ -22,9 +22,9 @@ pub use backend::Backend;
 
 use crate::app::App;
 use crate::error::ApiError;
-use crate::front::via::prefix;
+use crate::front::via::{Scheme, prefix};
+use crate::metrics::Counted;
 use crate::sandboxes::endpoints;
-use crate::sandboxes::find::find;
 
 /// Which port of which sandbox, and what of it.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,8 +54,7 @@ async fn pass(app: &App, mut request: Request) -> Result<Response, ApiError> {
     let target = target(&path)
         .ok_or_else(|| ApiError::new(ErrorCode::RouteNotFound, "a proxy path is /v1/sandboxes/ID/proxy/PORT/PATH"))?;
     let port = endpoints::parse_port(target.port)?;
-    let object = find(app, target.id).await?;
-    let address = endpoints::address(&object)?;
+    let (object, address) = endpoints::locate(app, target.id).await?;
     let authority = endpoints::authority(&address.ip, port);
     let uri = backend_uri(&authority, target.rest, request.uri().query())?;
     let base = format!("{}/sandboxes/{}/proxy/{port}", prefix(&path), target.id);
@@ -64,7 +63,8 @@ async fn pass(app: &App, mut request: Request) -> Result<Response, ApiError> {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     let caller = upgrade.then(|| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
-    headers::for_backend(&mut parts.headers, peer, upgrade);
+    let scheme = parts.extensions.get::<Scheme>().copied().unwrap_or(Scheme::Http);
+    headers::for_backend(&mut parts.headers, peer, scheme, upgrade);
     let uid = object.metadata.uid.as_deref().unwrap_or_default();
     if let Some((name, token)) = app.access_header(uid, &address, port)
         && let Ok(token) = HeaderValue::from_str(&token)
@@ -76,18 +76,22 @@ async fn pass(app: &App, mut request: Request) -> Result<Response, ApiError> {
     *onward.uri_mut() = uri;
     *onward.headers_mut() = parts.headers;
     if !upgrade {
-        *onward.body_mut() = idle::bounded(body, app.config.limits.proxy_idle);
+        let passed = idle::Passed { bytes: app.metrics.to_sandboxes.clone(), open: None };
+        *onward.body_mut() = idle::bounded(body, app.config.limits.proxy_idle, passed);
     }
 
     let mut answer = app.backend.send(onward).await?;
     if let Some(caller) = caller.filter(|_| answer.status() == StatusCode::SWITCHING_PROTOCOLS) {
         let sandbox = hyper::upgrade::on(&mut answer);
-        tokio::spawn(tunnel::run(caller, sandbox, app.config.limits.tunnel_idle, app.stop.clone()));
+        let (metrics, idle, stop) = (app.metrics.clone(), app.config.limits.tunnel_idle, app.stop.clone());
+        tokio::spawn(tunnel::run(caller, sandbox, idle, stop, metrics));
     }
     let (mut parts, body) = answer.into_parts();
     headers::for_caller(&mut parts.headers, &base, parts.status == StatusCode::SWITCHING_PROTOCOLS);
     let body = body.map_err(axum::Error::new);
-    Ok(Response::from_parts(parts, idle::bounded(Body::new(body), app.config.limits.proxy_idle)))
+    let passed =
+        idle::Passed { bytes: app.metrics.from_sandboxes.clone(), open: Some(Counted::new(&app.metrics.streams)) };
+    Ok(Response::from_parts(parts, idle::bounded(Body::new(body), app.config.limits.proxy_idle, passed)))
 }
 
 fn backend_uri(authority: &str, rest: &str, query: Option<&str>) -> Result<Uri, ApiError> {

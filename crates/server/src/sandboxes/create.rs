@@ -21,15 +21,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use super::diagnosis::{Diagnosis, diagnose};
 use super::idempotency::{self, Key};
 use super::object::{self, ANNOTATION_REQUEST_HASH};
 use super::validate::{self, Create, Source};
-use super::wait::{Deadlines, Milestones, until_ready};
-use super::{delete, endpoints, view};
+use super::wait::{Deadlines, Milestones, Witness, until_ready};
+use super::{delete, endpoints, facts, view};
 use crate::app::App;
 use crate::error::{ApiError, from_kube, within};
 use crate::front::body::Json;
 use crate::front::via::Via;
+use crate::metrics::Outcome;
 use crate::pools;
 
 /// A create that was carried out.
@@ -56,12 +58,34 @@ pub async fn handle(
         ApiError::new(ErrorCode::Overloaded, message).retry_after(Duration::from_secs(1))
     })?;
     let warnings = create.warnings.clone();
+    let source = match &create.source {
+        Source::Pool(_) => "pool",
+        Source::Image(_) => "image",
+    };
     // Dropped with this future, when the caller hangs up.
     let caller = CancellationToken::new();
     let _hang_up = caller.clone().drop_guard();
     let task = app.work.spawn(carry_out(app.clone(), create, key, start, caller, permit).in_current_span());
-    let done = task.await.map_err(|_| ApiError::new(ErrorCode::Internal, "the create failed inside the server"))??;
+    let done = task.await.map_err(|_| ApiError::new(ErrorCode::Internal, "the create failed inside the server"))?;
+    let outcome = done.as_ref().map_or_else(|error| error.code.as_str(), |_| "ok");
+    app.metrics.creates.get_or_create(&Outcome { outcome, source }).inc();
+    let done = done?;
+    measure(&app, source, &done.milestones);
     Ok(answer(&app, &done, &via, warnings))
+}
+
+fn measure(app: &App, source: &'static str, seen: &Milestones) {
+    let phases = [
+        ("accepted", Some(seen.accepted)),
+        ("granted", seen.granted),
+        ("claimed", seen.claimed),
+        ("execd", seen.execd),
+    ];
+    for (phase, at) in phases {
+        if let Some(at) = at {
+            app.metrics.phase(phase, source, at);
+        }
+    }
 }
 
 /// Refuses a pool that is not there, or that can never give a pod.
@@ -97,6 +121,26 @@ fn runs_on(pool: &Pool, wanted: &Platform) -> bool {
         && wanted.arch == chosen("kubernetes.io/arch").unwrap_or(own)
 }
 
+/// Tells what Kubernetes knows.
+struct Kubernetes<'a> {
+    app: &'a App,
+    pool: Option<&'a str>,
+}
+
+impl Witness for Kubernetes<'_> {
+    fn pool(&self) -> Option<Arc<Pool>> {
+        self.app.pools.get(self.pool?)
+    }
+
+    async fn diagnose(&self, object: &BatchSandbox) -> Option<Diagnosis> {
+        let facts = facts::gather(self.app, object).await;
+        facts
+            .inspect_err(|error| tracing::debug!(%error, "a slow create could not be looked into"))
+            .ok()
+            .and_then(|facts| diagnose(object, &facts))
+    }
+}
+
 async fn carry_out(
     app: App,
     create: Create,
@@ -107,7 +151,7 @@ async fn carry_out(
 ) -> Result<Done, ApiError> {
     let id = key.as_ref().map_or_else(|| uuid::Uuid::new_v4().to_string(), |k| k.id.clone());
     let hash = key.as_ref().map(|k| k.request_hash.as_str());
-    let wanted = object::build(&id, &create, Timestamp::now(), &app.config.execd_image, hash);
+    let wanted = object::build(&id, &create, Timestamp::now(), &app.config, hash);
     let mut waiter = app.sandboxes.wait_for(&id);
     let written = write(&app, &wanted, hash).await?;
     let mut milestones = Milestones { accepted: start.elapsed(), ..Milestones::default() };
@@ -118,8 +162,8 @@ async fn carry_out(
     };
     let deadlines =
         Deadlines { start, create: limits.create_timeout, acquisition: pool.map(|_| limits.acquisition_timeout) };
-    let looked_up = || pool.and_then(|name| app.pools.get(name));
-    let ready = until_ready(&mut waiter, deadlines, looked_up, &mut milestones);
+    let witness = Kubernetes { app: &app, pool };
+    let ready = until_ready(&mut waiter, deadlines, &witness, &mut milestones);
     let result = tokio::select! {
         result = ready => result,
         // Who gave a key comes back with it, and shall find the sandbox.
@@ -213,7 +257,12 @@ fn answer(app: &App, done: &Done, via: &Via, warnings: Vec<String>) -> Response 
 
 /// Milestones in milliseconds since the request came, as they were seen on the watch.
 fn server_timing(seen: &Milestones) -> String {
-    let parts = [("accepted", Some(seen.accepted)), ("granted", seen.granted), ("claimed", seen.claimed)];
+    let parts = [
+        ("accepted", Some(seen.accepted)),
+        ("granted", seen.granted),
+        ("claimed", seen.claimed),
+        ("execd", seen.execd),
+    ];
     let parts = parts.into_iter().filter_map(|(name, at)| Some((name, at?.as_secs_f64() * 1e3)));
     parts.map(|(name, ms)| format!("{name};dur={ms:.2}")).collect::<Vec<_>>().join(", ")
 }

@@ -1,6 +1,7 @@
 //! `GET /sandboxes/{id}/endpoints/{port}`: where a port is reached, and what to send there.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api_types::ErrorCode;
 use api_types::crd::BatchSandbox;
@@ -9,7 +10,7 @@ use axum::Json;
 use axum::extract::{Path, RawQuery, State};
 use kube::ResourceExt as _;
 
-use super::find::find;
+use super::find::{fetch, find};
 use super::state::{self, Address};
 use crate::app::App;
 use crate::config::EndpointMode;
@@ -33,8 +34,20 @@ pub async fn handle(
         return Err(ApiError::field("expires", "signed addresses need a gateway, which this server is not behind"));
     }
     let port = parse_port(&port)?;
-    let object = find(&app, &id).await?;
-    endpoint(&app, &object, port, through_proxy, &via).map(Json)
+    let (object, address) = locate(&app, &id).await?;
+    Ok(Json(of_address(&app, &object, &address, port, through_proxy, &via)))
+}
+
+/// A sandbox and where it is. When memory knows of no address the API server is asked once: another replica may have
+/// answered the create, and this one's watch be a moment behind.
+pub async fn locate(app: &App, id: &str) -> Result<(Arc<BatchSandbox>, Address), ApiError> {
+    let known = find(app, id).await?;
+    if let Ok(address) = address(&known) {
+        return Ok((known, address));
+    }
+    let fresh = Arc::new(fetch(app, id).await?);
+    let address = address(&fresh)?;
+    Ok((fresh, address))
 }
 
 /// A port, in the words of the caller.
@@ -53,16 +66,26 @@ pub fn endpoint(
     through_proxy: bool,
     via: &Via,
 ) -> Result<Endpoint, ApiError> {
-    let address = address(object)?;
+    Ok(of_address(app, object, &address(object)?, port, through_proxy, via))
+}
+
+fn of_address(
+    app: &App,
+    object: &BatchSandbox,
+    address: &Address,
+    port: u16,
+    through_proxy: bool,
+    via: &Via,
+) -> Endpoint {
     let endpoint = if through_proxy || app.config.endpoints == EndpointMode::Proxy {
         format!("{}{}/sandboxes/{}/proxy/{port}", via.host, via.prefix, object.name_any())
     } else {
         authority(&address.ip, port)
     };
     let uid = object.metadata.uid.as_deref().unwrap_or_default();
-    let headers = app.access_header(uid, &address, port);
+    let headers = app.access_header(uid, address, port);
     let headers = headers.map(|(name, value)| BTreeMap::from([(name.to_owned(), value)]));
-    Ok(Endpoint { endpoint, headers })
+    Endpoint { endpoint, headers }
 }
 
 /// Where the sandbox is now, or why it is nowhere.

@@ -16,13 +16,18 @@ pub async fn find(app: &App, id: &str) -> Result<Arc<BatchSandbox>, ApiError> {
     if let Some(known) = app.sandboxes.get(id) {
         return Ok(known);
     }
+    fetch(app, id).await.map(Arc::new)
+}
+
+/// Asks Kubernetes for it, whatever memory holds.
+pub async fn fetch(app: &App, id: &str) -> Result<BatchSandbox, ApiError> {
     if !is_object_name(id) {
         return Err(ApiError::sandbox_not_found(id));
     }
     let doing = format!("looking up sandbox {id}");
     let found = within(app.config.limits.kube_timeout, &doing, app.sandbox_api().get_opt(id)).await?;
     match found.map_err(|error| from_kube(&error, &doing))? {
-        Some(object) if is_ours(&object) => Ok(Arc::new(object)),
+        Some(object) if is_ours(&object) => Ok(object),
         _ => Err(ApiError::sandbox_not_found(id)),
     }
 }

@@ -2,9 +2,12 @@
 
 pub mod create;
 pub mod delete;
+pub mod diagnosis;
 pub mod diagnostics;
 pub mod endpoints;
 pub mod events;
+pub mod explain;
+pub mod facts;
 pub mod find;
 pub mod get;
 pub mod idempotency;

@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use super::template;
 use super::validate::{Create, Source};
+use crate::config::Config;
 
 /// Annotation: SHA-256 of the request that an idempotency key came with.
 pub const ANNOTATION_REQUEST_HASH: &str = "opensandbox.io/request-hash";
@@ -16,7 +17,7 @@ pub const ANNOTATION_REQUEST_HASH: &str = "opensandbox.io/request-hash";
 pub const ANNOTATION_PLATFORM: &str = "opensandbox.io/platform";
 
 /// Builds the object. `request_hash` is there with an idempotency key.
-pub fn build(id: &str, create: &Create, now: Timestamp, execd_image: &str, request_hash: Option<&str>) -> BatchSandbox {
+pub fn build(id: &str, create: &Create, now: Timestamp, config: &Config, request_hash: Option<&str>) -> BatchSandbox {
     let mut labels = create.metadata.clone();
     labels.insert(labels::SANDBOX_ID.to_owned(), id.to_owned());
     if create.timeout.is_none() {
@@ -48,7 +49,7 @@ pub fn build(id: &str, create: &Create, now: Timestamp, execd_image: &str, reque
         Source::Image(image) => {
             notes.insert(annotations::IMAGE.to_owned(), image.uri.clone());
             // The entrypoint is the container's command; the claim must not start it again.
-            spec.template = Some(Raw(template::build(image, create, &labels, execd_image)));
+            spec.template = Some(Raw(template::build(image, create, &labels, config)));
         }
     }
     spec.claim = Some(claim);
@@ -84,7 +85,7 @@ mod tests {
     fn build_from(body: serde_json::Value) -> serde_json::Value {
         let create = check(&serde_json::from_value(body).unwrap(), None).unwrap();
         let now: Timestamp = "2026-11-23T10:00:00.5Z".parse().unwrap();
-        serde_json::to_value(build("the-id", &create, now, "execd:1", None)).unwrap()
+        serde_json::to_value(build("the-id", &create, now, &Config::default(), None)).unwrap()
     }
 
     #[test]

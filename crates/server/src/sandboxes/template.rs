@@ -11,6 +11,7 @@ use api_types::names::{EXECD_PORT, env};
 use serde_json::{Value, json};
 
 use super::validate::{Create, ImageSource};
+use crate::config::Config;
 
 /// Name of the sandbox's container.
 const CONTAINER: &str = "sandbox";
@@ -20,7 +21,7 @@ const VOLUME: &str = "opensandbox-bin";
 const DIRECTORY: &str = "/opt/opensandbox";
 
 /// Builds `spec.template`.
-pub fn build(image: &ImageSource, create: &Create, labels: &BTreeMap<String, String>, execd_image: &str) -> Value {
+pub fn build(image: &ImageSource, create: &Create, labels: &BTreeMap<String, String>, config: &Config) -> Value {
     let execd = format!("{DIRECTORY}/execd");
     let mut command = vec![execd.clone(), "run".to_owned(), "--".to_owned()];
     command.extend(create.entrypoint.iter().cloned());
@@ -35,7 +36,7 @@ pub fn build(image: &ImageSource, create: &Create, labels: &BTreeMap<String, Str
     let mut sandbox = json!({
         "name": CONTAINER,
         "image": image.uri,
-        "imagePullPolicy": "IfNotPresent",
+        "imagePullPolicy": config.image_pull_policy,
         "command": command,
         "env": variables,
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -50,8 +51,8 @@ pub fn build(image: &ImageSource, create: &Create, labels: &BTreeMap<String, Str
         "restartPolicy": "Never",
         "initContainers": [{
             "name": "execd-installer",
-            "image": execd_image,
-            "imagePullPolicy": "IfNotPresent",
+            "image": config.execd_image,
+            "imagePullPolicy": config.image_pull_policy,
             "command": ["/bin/sh", "-c"],
             "args": [format!("cp ./execd ./bootstrap.sh {DIRECTORY}/ && chmod 0755 {DIRECTORY}/execd {DIRECTORY}/bootstrap.sh")],
             "volumeMounts": mount,
@@ -59,6 +60,12 @@ pub fn build(image: &ImageSource, create: &Create, labels: &BTreeMap<String, Str
         "containers": [sandbox],
         "volumes": [{"name": VOLUME, "emptyDir": {}}],
     });
+    if let Some(resources) = &config.execd_resources {
+        spec["initContainers"][0]["resources"] = resources.clone();
+    }
+    if let Some(class) = &config.runtime_class {
+        spec["runtimeClassName"] = json!(class);
+    }
     if let Some(platform) = &create.platform {
         spec["nodeSelector"] = json!({"kubernetes.io/os": platform.os, "kubernetes.io/arch": platform.arch});
     }
@@ -92,7 +99,8 @@ mod tests {
         )
         .unwrap();
         let Source::Image(image) = &create.source else { panic!("an image") };
-        let built = build(image, &create, &BTreeMap::from([("l".to_owned(), "v".to_owned())]), "execd:1");
+        let config = Config { runtime_class: Some("gvisor".to_owned()), ..Config::default() };
+        let built = build(image, &create, &BTreeMap::from([("l".to_owned(), "v".to_owned())]), &config);
         let template: PodTemplateSpec = serde_json::from_value(built).unwrap();
         assert_eq!(template.metadata.unwrap().labels.unwrap()["l"], "v");
         let pod = template.spec.unwrap();
@@ -102,6 +110,7 @@ mod tests {
         let variables = container.env.as_ref().unwrap();
         assert_eq!(variables.iter().filter(|v| v.name == "EXECD").count(), 1);
         assert_eq!(container.resources.as_ref().unwrap().requests, None);
+        assert_eq!(pod.runtime_class_name.as_deref(), Some("gvisor"));
         assert_eq!(pod.restart_policy.as_deref(), Some("Never"));
         assert_eq!(pod.node_selector.unwrap()["kubernetes.io/arch"], "amd64");
     }

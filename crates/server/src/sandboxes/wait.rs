@@ -1,11 +1,13 @@
 //! From a BatchSandbox to a verdict, and the wait that asks for it whenever the watch brings news.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use api_types::ErrorCode;
 use api_types::crd::{BatchPhase, BatchSandbox, Pool};
 use tokio::time::Instant;
 
+use super::diagnosis::Diagnosis;
 use super::state::{address, condition, status};
 use crate::error::ApiError;
 use crate::store::{Seen, Waiter};
@@ -77,20 +79,37 @@ pub struct Milestones {
     pub accepted: Duration,
     /// A pod is held.
     pub granted: Option<Duration>,
-    /// The pod has answered.
+    /// The pod knows its owner.
     pub claimed: Option<Duration>,
+    /// execd has answered, and the sandbox can be used.
+    pub execd: Option<Duration>,
 }
+
+/// Who tells more than the object does: the pool, and, for a create that takes long, what Kubernetes says of the pod.
+pub trait Witness {
+    /// The pool of the sandbox.
+    fn pool(&self) -> Option<Arc<Pool>>;
+
+    /// Why it takes so long; nothing when that can't be told.
+    async fn diagnose(&self, object: &BatchSandbox) -> Option<Diagnosis>;
+}
+
+/// A create that is not ready after this is looked into, and again after each such time: something may hold it up that
+/// no waiting mends, and the caller shall hear of it before the deadline.
+const LOOK_INTO: Duration = Duration::from_secs(3);
 
 /// Waits until the object is ready, or can't be, or a deadline passes.
 pub async fn until_ready(
     waiter: &mut Waiter<BatchSandbox>,
     deadlines: Deadlines,
-    pool: impl Fn() -> Option<std::sync::Arc<Pool>>,
+    witness: &impl Witness,
     milestones: &mut Milestones,
-) -> Result<std::sync::Arc<BatchSandbox>, ApiError> {
+) -> Result<Arc<BatchSandbox>, ApiError> {
+    let mut look = deadlines.start + LOOK_INTO;
     let mut why = "the watch to bring the sandbox back".to_owned();
     loop {
         let mut held = false;
+        let mut known = None;
         match waiter.current() {
             Seen::Never => {}
             Seen::Gone => {
@@ -100,13 +119,15 @@ pub async fn until_ready(
                 Verdict::Ready => {
                     let now = deadlines.start.elapsed();
                     milestones.granted.get_or_insert(now);
-                    milestones.claimed = Some(now);
+                    milestones.claimed.get_or_insert(now);
+                    milestones.execd = Some(now);
                     return Ok(object);
                 }
                 Verdict::Failed(error) => return Err(error),
                 Verdict::Waiting { granted, why: now } => {
                     held = granted;
                     why = now;
+                    known = Some(object.clone());
                 }
             },
         }
@@ -116,14 +137,22 @@ pub async fn until_ready(
         let acquisition = deadlines.acquisition.filter(|_| !held).map(|within| deadlines.start + within);
         let create = deadlines.start + deadlines.create;
         let next = acquisition.map_or(create, |a| a.min(create));
-        if tokio::time::timeout_at(next, waiter.changed()).await.is_err() {
-            return Err(too_late(
-                waiter,
-                &deadlines,
-                acquisition.is_some_and(|a| a <= create),
-                &why,
-                pool().as_deref(),
-            ));
+        if tokio::time::timeout_at(next.min(look), waiter.changed()).await.is_ok() {
+            continue;
+        }
+        let late = Instant::now() >= next;
+        look = Instant::now() + LOOK_INTO;
+        if let Some(object) = &known
+            && let Some(found) = witness.diagnose(object).await
+        {
+            if let Some(error) = found.error() {
+                return Err(error);
+            }
+            why = found.sentence();
+        }
+        if late {
+            let acquiring = acquisition.is_some_and(|a| a <= create);
+            return Err(too_late(waiter, &deadlines, acquiring, &why, witness.pool().as_deref()));
         }
     }
 }
@@ -158,6 +187,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::sandboxes::diagnosis::diagnose;
+    use crate::sandboxes::facts::Facts;
     use crate::sandboxes::state::tests::object;
     use crate::store::Store;
     use kube::runtime::watcher::Event;
@@ -188,16 +219,50 @@ mod tests {
         assert!(matches!(invalid, Verdict::Failed(ref e) if e.code == ErrorCode::InvalidRequest));
     }
 
+    /// Knows a pool, and what holds a pod up.
+    #[derive(Default)]
+    struct Known(Option<Arc<Pool>>, Facts);
+
+    impl Witness for Known {
+        fn pool(&self) -> Option<Arc<Pool>> {
+            self.0.clone()
+        }
+
+        async fn diagnose(&self, object: &BatchSandbox) -> Option<Diagnosis> {
+            diagnose(object, &self.1)
+        }
+    }
+
     async fn wait(store: &Store<BatchSandbox>, pool: Option<Pool>) -> (Result<(), ErrorCode>, Milestones) {
-        let pool = pool.map(std::sync::Arc::new);
+        let (result, seen) = wait_with(store, &Known(pool.map(Arc::new), Facts::default())).await;
+        (result.map_err(|e| e.code), seen)
+    }
+
+    async fn wait_with(store: &Store<BatchSandbox>, witness: &Known) -> (Result<(), ApiError>, Milestones) {
         let deadlines = Deadlines {
             start: Instant::now(),
             create: Duration::from_secs(60),
             acquisition: Some(Duration::from_secs(25)),
         };
         let mut seen = Milestones::default();
-        let result = until_ready(&mut store.wait_for("s"), deadlines, || pool.clone(), &mut seen).await;
-        (result.map(|_| ()).map_err(|e| e.code), seen)
+        let result = until_ready(&mut store.wait_for("s"), deadlines, witness, &mut seen).await;
+        (result.map(|_| ()), seen)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waiting_cannot_mend_is_told_long_before_the_deadline() {
+        let store = Store::default();
+        store.apply(Event::Apply(object(json!({"replicas": 0}))));
+        let refused: k8s_openapi::api::core::v1::Event = serde_json::from_value(json!({
+            "metadata": {}, "reason": "FailedCreate", "message": "pods \"s-0\" is forbidden: violates PodSecurity",
+            "involvedObject": {"kind": "BatchSandbox", "name": "s"}
+        }))
+        .unwrap();
+        let witness = Known(None, Facts { events: vec![refused], ..Facts::default() });
+        let start = Instant::now();
+        let error = wait_with(&store, &witness).await.0.unwrap_err();
+        assert_eq!(error.code, ErrorCode::PodForbidden);
+        assert_eq!(start.elapsed(), LOOK_INTO);
     }
 
     #[tokio::test(start_paused = true)]
