@@ -202,6 +202,9 @@ readinessProbe:
 {{/* The server's configuration file: what the values say, and over it `server.config`. */}}
 {{- define "opensandbox.server.config" -}}
 {{- $server := dict "host" "0.0.0.0" "port" 8080 "endpoints" .Values.server.endpoints -}}
+{{- /* What is left of the grace, less a margin for the end itself. */ -}}
+{{- $_ := set $server "shutdown_delay_seconds" .Values.server.shutdownDelaySeconds -}}
+{{- $_ := set $server "timeout_graceful_shutdown" (max 1 (sub (sub (int .Values.server.terminationGracePeriodSeconds) (int .Values.server.shutdownDelaySeconds)) 5)) -}}
 {{- with .Values.server.publicHost }}{{ $_ := set $server "eip" . }}{{ end -}}
 {{- with .Values.server.maxSandboxTimeoutSeconds }}{{ $_ := set $server "max_sandbox_timeout_seconds" . }}{{ end -}}
 {{- $kubernetes := dict
