@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::{command, completion, config, connection, file, output::Format, pool, sandbox};
+use crate::{command, completion, config, connection, explain, file, output::Format, pool, sandbox};
 
 /// Create sandboxes, run commands in them, move files in and out.
 #[derive(Debug, Parser)]
@@ -63,6 +63,8 @@ pub enum Verb {
     /// Create, list and end sandboxes
     #[command(subcommand)]
     Sandbox(sandbox::Verb),
+    /// Show where a sandbox's time went, what it waits for, and how it ended
+    Explain(explain::Options),
     /// Run commands in a sandbox
     #[command(subcommand)]
     Command(command::Verb),
@@ -112,6 +114,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         #[cfg(feature = "local")]
         Verb::Local(verb) => crate::local::run(&globals, verb),
         Verb::Sandbox(verb) => block_on(sandbox::run(&globals, verb)),
+        Verb::Explain(options) => block_on(explain::run(&globals, &options)),
         Verb::Command(verb) => block_on(command::run(&globals, verb)),
         Verb::File(verb) => block_on(file::run(&globals, verb)),
         Verb::Pool(verb) => block_on(pool::run(&globals, verb)),

@@ -6,6 +6,7 @@ mod command;
 mod completion;
 mod config;
 mod connection;
+mod explain;
 mod file;
 #[cfg(feature = "local")]
 mod local;

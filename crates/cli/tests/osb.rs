@@ -69,6 +69,18 @@ async fn help_of_verbs() {
 }
 
 #[tokio::test]
+async fn a_sandbox_is_explained() {
+    let osb = Osb::new().await;
+    assert_snapshot!("explain", osb.run(&["explain", "s1"]).await);
+    let json: serde_json::Value = {
+        let text = osb.run(&["explain", "s1", "-o", "json"]).await;
+        let start = text.find('{').unwrap();
+        serde_json::from_str(&text[start..text.find("----- stderr").unwrap()]).unwrap()
+    };
+    assert_eq!(json["waiting"]["for"], "PoolFull");
+}
+
+#[tokio::test]
 async fn wrong_usage() {
     let osb = Osb::new().await;
     assert_snapshot!("usage_verb", osb.run(&["sandbox", "creat"]).await);

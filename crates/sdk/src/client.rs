@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use api_types::{
+    explain::Explanation,
     lifecycle::{CreateSandboxRequest, CreateSandboxResponse, Endpoint, RenewExpiration, Sandbox as SandboxInfo},
     names::headers,
 };
@@ -124,6 +125,12 @@ impl Client {
         let proxy = self.config().use_server_proxy;
         let path = format!("/sandboxes/{}/endpoints/{port}?use_server_proxy={proxy}", segment(id));
         self.json(call, Method::GET, &path, |r| r).await
+    }
+
+    /// Where a sandbox's time went, what it waits for, and how it ended; also for a while after its end.
+    pub async fn explain(&self, id: &str) -> Result<Explanation> {
+        let call = self.call("explain sandbox", Retry::Idempotent);
+        self.json(call, Method::GET, &format!("/sandboxes/{}/explain", segment(id)), |r| r).await
     }
 
     /// The pools of the platform.

@@ -54,6 +54,7 @@ pub use sandbox::Sandbox;
 pub mod types {
     pub use api_types::{
         execd::{CommandStatus, FileInfo, FileType, Metrics, Permission},
+        explain::{Explanation, Obituary, PodFacts, PoolFigures, RecordedEvent, Step, Waiting},
         ids::SandboxId,
         lifecycle::{
             AllocationSummary, CreatePoolRequest, Endpoint, ImageAuth, ImageSpec, ListSandboxesResponse,

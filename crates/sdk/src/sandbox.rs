@@ -11,6 +11,7 @@ use std::{
 
 use api_types::{
     execd::Metrics,
+    explain::Explanation,
     lifecycle::{Endpoint, Sandbox as SandboxInfo},
 };
 use jiff::Timestamp;
@@ -123,6 +124,19 @@ impl Sandbox {
     /// What the platform knows of it.
     pub async fn info(&self) -> Result<SandboxInfo> {
         self.inner.client.get(self.id()).await
+    }
+
+    /// Where its time went, what it waits for, and how it ended.
+    ///
+    /// ```no_run
+    /// # async fn f(sandbox: opensandbox::Sandbox) -> opensandbox::Result<()> {
+    /// for step in sandbox.explain().await?.timeline {
+    ///     println!("{} {}", step.at, step.name);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn explain(&self) -> Result<Explanation> {
+        self.inner.client.explain(self.id()).await
     }
 
     /// Lets it live for `timeout` from now. Gives its new end.

@@ -315,3 +315,27 @@ async fn events_of_a_sandbox_are_shown() {
     assert_eq!(world.get(&path).await.headers["deprecation"], "true");
     assert_eq!(world.get(&format!("{path}?scope=network")).await.code(), "SANDBOX::INVALID_PARAMETER");
 }
+
+#[tokio::test]
+async fn a_sandbox_is_explained_also_after_its_end() {
+    let world = World::new().await;
+    let id = world.created().await;
+    let explained = world.get(&format!("/v1/sandboxes/{id}/explain")).await.json();
+    assert_no_null(&explained);
+    assert_eq!((&explained["source"], &explained["from"]), (&json!("pool"), &json!("pool")));
+    assert_eq!(explained["timeline"][0]["name"], "accepted");
+    assert_eq!(explained["pool"]["max"], 10);
+    assert_eq!(explained["pod"]["name"], format!("pod-of-{id}"));
+    assert_eq!(world.get("/v1/sandboxes/nobody/explain").await.code(), "KUBERNETES::SANDBOX_NOT_FOUND");
+
+    let event = json!({
+        "apiVersion": "v1", "kind": "Event", "metadata": {"name": "gone.1"}, "type": "Warning", "reason": "OOMKilled",
+        "message": "ate its memory", "involvedObject": {"kind": "BatchSandbox", "name": "gone", "namespace": "default"},
+        "lastTimestamp": "2026-11-23T10:00:05Z"
+    });
+    let events: kube::Api<k8s_openapi::api::core::v1::Event> = kube::Api::default_namespaced(world.client.clone());
+    events.create(&Default::default(), &serde_json::from_value(event).unwrap()).await.unwrap();
+    let gone = world.get("/v1/sandboxes/gone/explain").await.json();
+    assert_eq!(gone["status"]["state"], "Terminated");
+    assert_eq!(gone["obituary"]["reason"], "OOMKilled");
+}

@@ -75,6 +75,7 @@ impl Fake {
             .route("/v1/sandboxes", post(create).get(list))
             .route("/v1/sandboxes/{id}", get(info).delete(|| async { StatusCode::NO_CONTENT }))
             .route("/v1/sandboxes/{id}/renew-expiration", post(|Json(body): Json<Value>| async { Json(body) }))
+            .route("/v1/sandboxes/{id}/explain", get(explain))
             .route("/v1/sandboxes/{id}/metadata", axum::routing::patch(info))
             .route("/v1/sandboxes/{id}/endpoints/{port}", get(endpoint))
             .route("/v1/pools", get(pools))
@@ -195,6 +196,21 @@ async fn list(Query(query): Query<BTreeMap<String, String>>) -> Json<Value> {
 
 async fn info(Path(id): Path<String>) -> Json<Value> {
     Json(sandbox(&id))
+}
+
+async fn explain(Path(id): Path<String>) -> Json<Value> {
+    Json(json!({
+        "id": id, "status": {"state": "Pending", "reason": "POOL_CAPACITY_EXHAUSTED", "message": "no pod is free"},
+        "source": "pool", "from": "agent-pool",
+        "timeline": [
+            {"name": "accepted", "at": "2026-01-01T00:00:00Z", "wholeSecond": true},
+            {"name": "queued", "at": "2026-01-01T00:00:00.25Z", "detail": "seen by the controller"},
+            {"name": "granted", "at": "2026-01-01T00:00:00.2575Z", "tookMs": 7.5, "detail": "pod p-1"}
+        ],
+        "waiting": {"for": "PoolFull", "why": "idle 0, allocated 2, poolMax 2", "action": "raise poolMax", "since": "2026-01-01T00:00:01Z"},
+        "pool": {"name": "agent-pool", "total": 2, "allocated": 2, "available": 0, "max": 2},
+        "events": [{"at": "2026-01-01T00:00:01Z", "type": "Warning", "object": "BatchSandbox/s1", "reason": "PoolFull", "message": "no pod is free", "count": 3}]
+    }))
 }
 
 async fn endpoint(State(fake): State<Fake>, Path((_, port)): Path<(String, u16)>) -> Json<Value> {

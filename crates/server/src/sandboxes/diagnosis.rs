@@ -61,6 +61,10 @@ pub fn diagnose(object: &BatchSandbox, facts: &Facts) -> Option<Diagnosis> {
     if let Some(pod) = &facts.pod {
         return Some(of_pod(pod, &facts.events));
     }
+    let granted = object.status.iter().flat_map(|s| &s.grants).find(|g| g.state.holds());
+    if let Some(grant) = granted {
+        return Some(unclaimed(&grant.pod, created));
+    }
     if let Some(pending) = condition(object, "PoolAllocationPending") {
         let why = pending.message.clone().unwrap_or_else(|| "the pool has no free pod".to_owned());
         let since = pending.last_transition_time.as_ref().map(|t| t.0).or(created);
@@ -149,14 +153,19 @@ fn of_pod(pod: &Pod, events: &[Event]) -> Diagnosis {
         return Diagnosis::new("Starting", why, facts::time(event)).action("look at the node and its volumes");
     }
     if of_kind("Ready").is_some_and(|c| c.status == "True") {
-        return Diagnosis::new("Claim", format!("pod {name} runs and has not answered the claim"), created)
-            .action("check that execd is in the pod and that the controller reaches its port 44772");
+        return unclaimed(name, created);
     }
     Diagnosis::new(
         "Starting",
         format!("pod {name} is starting: its image is being pulled or its containers come up"),
         created,
     )
+}
+
+/// A pod that is there and has not taken its owner.
+fn unclaimed(pod: &str, since: Option<Timestamp>) -> Diagnosis {
+    Diagnosis::new("Claim", format!("pod {pod} was granted and has not answered the claim"), since)
+        .action("check that execd is in the pod and that the controller reaches its port 44772")
 }
 
 /// A pod without a node, in the scheduler's words.

@@ -41,10 +41,20 @@ pub fn judge(object: &BatchSandbox) -> Verdict {
     let told = status(object);
     if told.state == "Failed" {
         let reason = told.reason.unwrap_or_default();
+        let code = match reason.as_str() {
+            "PodSecurity" | "MissingPermission" => ErrorCode::PodForbidden,
+            "InvalidTemplate" => ErrorCode::InvalidRequest,
+            _ => ErrorCode::PodFailed,
+        };
         let message = format!("{reason}: {}", told.message.unwrap_or_default());
-        return Verdict::Failed(ApiError::new(ErrorCode::PodFailed, message));
+        return Verdict::Failed(ApiError::new(code, message));
     }
     let state = object.status.as_ref();
+    if let Some(quota) = condition(object, "Progressing").filter(|c| c.reason.as_deref() == Some("QuotaExceeded")) {
+        // Others may leave some day; a caller is better told now.
+        let message = quota.message.clone().unwrap_or_else(|| "a quota of the namespace is used up".to_owned());
+        return Verdict::Failed(ApiError::new(ErrorCode::QuotaExceeded, message));
+    }
     if state.and_then(|s| s.phase) == Some(BatchPhase::Succeed) && address(object).is_some() {
         return Verdict::Ready;
     }
@@ -214,6 +224,12 @@ mod tests {
         assert!(
             matches!(failed, Verdict::Failed(ref e) if e.code == ErrorCode::PodFailed && e.message == "TASK_FAILED: exit 3")
         );
+        let refused = judge(&object(json!({"replicas": 1, "phase": "Failed", "conditions": [
+            {"type": "PodFailed", "status": "True", "reason": "PodSecurity", "message": "violates it"}]})));
+        assert!(matches!(refused, Verdict::Failed(ref e) if e.code == ErrorCode::PodForbidden));
+        let quota = judge(&object(json!({"replicas": 0, "phase": "Pending", "conditions": [
+            {"type": "Progressing", "status": "True", "reason": "QuotaExceeded", "message": "exceeded quota: q"}]})));
+        assert!(matches!(quota, Verdict::Failed(ref e) if e.code == ErrorCode::QuotaExceeded));
         let invalid = judge(&object(json!({"replicas": 1, "conditions": [
             {"type": "InvalidSpec", "status": "True", "message": "spec.template: no"}]})));
         assert!(matches!(invalid, Verdict::Failed(ref e) if e.code == ErrorCode::InvalidRequest));

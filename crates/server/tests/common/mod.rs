@@ -159,6 +159,26 @@ impl World {
         self.raw(request.body(body).unwrap()).await
     }
 
+    /// Starts another server on the same Kubernetes, reached by this client, until the world ends.
+    pub async fn another(&self, client: Client, change: impl FnOnce(&mut Config)) -> SocketAddr {
+        let mut config = Config { api_keys: ApiKeys::new([KEY]), token_secret: SECRET, ..Config::default() };
+        change(&mut config);
+        let server = Server::new(client, config);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let until = self.stop.clone();
+        tokio::spawn(async move { server.serve(listener, until).await.unwrap() });
+        address
+    }
+
+    /// Sends a request with the key to one of several servers.
+    pub async fn ask(&self, server: SocketAddr, method: Method, path: &str, body: impl Into<Option<Value>>) -> Answer {
+        let body = body.into();
+        let request = Request::builder().method(method).uri(format!("http://{server}{path}"));
+        let request = request.header("open-sandbox-api-key", KEY).header("content-type", "application/json");
+        self.raw(request.body(body.map_or_else(Body::empty, |b| Body::from(b.to_string()))).unwrap()).await
+    }
+
     /// Sends a request as it is, and reads the whole answer.
     pub async fn raw(&self, request: Request<Body>) -> Answer {
         tokio::time::timeout(DEADLINE, async {
@@ -201,6 +221,11 @@ impl World {
         })
         .await
         .expect("nothing is left in time");
+    }
+
+    /// Tells the servers to stop.
+    pub fn stop(&self) {
+        self.stop.cancel();
     }
 
     /// Shuts the server down, and waits until it is.
@@ -256,6 +281,36 @@ pub fn from_pool(play: &str) -> Value {
         "entrypoint": ["tail", "-f", "/dev/null"], "secureAccess": false, "env": {"AGENT_ID": "agent-1"},
         "metadata": {PLAY: play}, "extensions": {"poolRef": "pool"}
     })
+}
+
+/// What becomes of a request to Kubernetes.
+pub enum Fate {
+    Pass,
+    Hang,
+    Refuse(u16, &'static str),
+}
+
+/// A client some of whose requests have another fate.
+pub fn tampered(
+    client: Client,
+    fate: impl Fn(&Request<kube::client::Body>) -> Fate + Clone + Send + 'static,
+) -> Client {
+    let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+        let (client, fate) = (client.clone(), fate(&request));
+        async move {
+            match fate {
+                Fate::Pass => client.send(request).await,
+                Fate::Hang => std::future::pending().await,
+                Fate::Refuse(code, reason) => {
+                    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
+                        "reason": reason, "message": format!("the test says {reason}")});
+                    let body = kube::client::Body::from(status.to_string().into_bytes());
+                    Ok(http::Response::builder().status(code).body(body).unwrap())
+                }
+            }
+        }
+    });
+    Client::new(service, "default")
 }
 
 fn pool(name: &str, max: i32) -> Pool {
