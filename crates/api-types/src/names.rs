@@ -50,6 +50,9 @@ pub mod annotations {
     pub const RESTART_RECORD: &str = "sandbox.opensandbox.io/restart-record";
     /// Pool: how to restart, written by users.
     pub const RESTART_CONFIG: &str = "sandbox.opensandbox.io/restart-config";
+    /// BatchSandbox: number and name of the leader that took over while it wanted pods. It makes what the leader before
+    /// it had read stale; nobody reads its value.
+    pub const FENCE: &str = "sandbox.opensandbox.io/fence";
     /// Prefix under which the lifecycle server keeps a request's `opensandbox.extensions.*`.
     pub const EXTENSIONS_PREFIX: &str = "opensandbox.io/extensions.";
     /// BatchSandbox: the image that was asked for, as the create request named it.

@@ -5,8 +5,8 @@ use std::time::Duration;
 /// Settings of one controller.
 #[derive(Clone)]
 pub struct Config {
-    /// The only namespace to look after; `None` is all of them.
-    pub namespace: Option<String>,
+    /// The namespaces to look after; none named is all of them.
+    pub namespaces: Vec<String>,
     /// Secret seed of the Ed25519 key that signs calls to daemons.
     pub signer_seed: [u8; 32],
     /// Secret from which execd tokens are derived.
@@ -45,7 +45,7 @@ impl Config {
     /// The defaults, with the platform's two secrets.
     pub fn new(signer_seed: [u8; 32], token_secret: [u8; 32]) -> Self {
         Self {
-            namespace: None,
+            namespaces: Vec::new(),
             signer_seed,
             token_secret,
             leader_election: None,
@@ -60,7 +60,7 @@ impl Config {
 impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Config")
-            .field("namespace", &self.namespace)
+            .field("namespaces", &self.namespaces)
             .field("leader_election", &self.leader_election)
             .field("concurrency", &self.concurrency)
             .finish_non_exhaustive()

@@ -7,7 +7,7 @@ pub enum ControllerError {
     #[error("the watch on {kind} ended")]
     WatchEnded {
         /// What was watched.
-        kind: &'static str,
+        kind: String,
     },
     /// The configuration cannot be used.
     #[error("the configuration cannot be used: {0}")]

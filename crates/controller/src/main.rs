@@ -1,70 +1,104 @@
-//! The controller as a program for a real cluster.
+//! `opensandbox-controller`: the controller as a program for a cluster.
 
-use std::path::PathBuf;
-use std::time::Duration;
+mod options;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
-use clap::Parser;
-use controller::{Config, LeaderElection};
+use controller::{Controller, Metrics};
+use kube::client::ClientBuilder;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use telemetry::{ApiRequests, Readiness, Registry, admin, logs, signals};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-/// Keeps Pools warm and gives their pods to BatchSandboxes.
-#[derive(Debug, Parser)]
-#[command(version, about)]
-struct Options {
-    /// Only namespace to look after; all of them when absent.
-    #[arg(long, env = "OPENSANDBOX_NAMESPACE")]
-    namespace: Option<String>,
-    /// File with the 32-byte secret seed of the signing key.
-    #[arg(long, env = "OPENSANDBOX_SIGNER_SEED_FILE")]
-    signer_seed_file: PathBuf,
-    /// File with the 32-byte secret of which execd tokens are derived.
-    #[arg(long, env = "OPENSANDBOX_TOKEN_SECRET_FILE")]
-    token_secret_file: PathBuf,
-    /// Objects worked on at once.
-    #[arg(long, env = "OPENSANDBOX_CONCURRENCY", default_value_t = 32)]
-    concurrency: usize,
-    /// Lead only while holding a Lease.
-    #[arg(long, env = "OPENSANDBOX_LEADER_ELECT")]
-    leader_elect: bool,
-    /// Namespace of the Lease.
-    #[arg(long, env = "POD_NAMESPACE", default_value = "opensandbox-system")]
-    lease_namespace: String,
-    /// Our name among the candidates; the pod's name.
-    #[arg(long, env = "POD_NAME", default_value = "opensandbox-controller")]
-    identity: String,
-}
+use crate::options::{Options, OptionsError};
 
-fn secret(path: &PathBuf) -> anyhow::Result<[u8; 32]> {
-    let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-    bytes.try_into().map_err(|b: Vec<u8>| anyhow::anyhow!("{} has {} bytes, not 32", path.display(), b.len()))
-}
+/// Exit code of a program that was told what it cannot use.
+const UNUSABLE: u8 = 2;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let options = Options::parse();
-    tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).init();
+async fn main() -> ExitCode {
+    let options = match Options::read(std::env::args_os()) {
+        Ok(options) => options,
+        Err(OptionsError::Usage(usage)) => usage.exit(),
+        Err(error) => return unusable(&error),
+    };
+    if let Err(error) = logs::init(&options.log_level, options.log_format) {
+        return unusable(&error);
+    }
+    match run(options).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn unusable(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::from(UNUSABLE)
+}
+
+async fn run(options: Options) -> anyhow::Result<()> {
+    let shutdown = signals::terminate().context("installing signal handlers")?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        namespaces = if options.config.namespaces.is_empty() { "*".to_owned() } else { options.config.namespaces.join(",") },
+        leader_election = ?options.config.leader_election,
+        concurrency = options.config.concurrency,
+        health = ?options.health,
+        metrics = ?options.metrics,
+        log_level = options.log_level,
+        "starting"
+    );
+    if !options.ignored.is_empty() {
+        tracing::warn!(flags = options.ignored.join(" "), "these flags have no effect here");
+    }
     // Nothing else in the process has chosen TLS yet; a second choice would be the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut config = Config::new(secret(&options.signer_seed_file)?, secret(&options.token_secret_file)?);
-    config.namespace = options.namespace;
-    config.concurrency = options.concurrency;
-    config.leader_election = options.leader_elect.then(|| LeaderElection {
-        namespace: options.lease_namespace,
-        name: LeaderElection::LEASE_NAME.to_owned(),
-        identity: format!("{}_{}", options.identity, uuid::Uuid::new_v4()),
-        duration: Duration::from_secs(15),
-    });
-    let client = kube::Client::try_default().await.context("finding the cluster")?;
-    let shutdown = CancellationToken::new();
-    let stop = shutdown.clone();
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
+    let mut registry = Registry::with_prefix("opensandbox");
+    let metrics = Metrics::register(&mut registry);
+    let requests = ApiRequests::register(registry.sub_registry_with_prefix("controller"));
+    let client = client(&options, &requests).await.context("finding the cluster")?;
+    let readiness = Readiness::default();
+    let (registry, pages, stop_pages) = (Arc::new(registry), TaskTracker::new(), CancellationToken::new());
+    for address in addresses(&options) {
+        let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
+        pages.spawn(admin::serve(listener, registry.clone(), readiness.clone(), stop_pages.clone()));
+    }
+    let controller = Controller::new(client, options.config).with_metrics(metrics).with_readiness(readiness);
+    let ended = controller.run(shutdown).await.context("the controller ended");
+    stop_pages.cancel();
+    pages.close();
+    pages.wait().await;
+    tracing::info!("stopped");
+    ended
+}
+
+/// Where the admin pages are served, each address once.
+fn addresses(options: &Options) -> Vec<SocketAddr> {
+    let mut addresses: Vec<SocketAddr> = options.health.into_iter().chain(options.metrics).collect();
+    addresses.sort();
+    addresses.dedup();
+    addresses
+}
+
+/// A client that is counted, says who it is, and tries nothing again by itself: a retry would pass by the leader's fence.
+async fn client(options: &Options, requests: &ApiRequests) -> anyhow::Result<kube::Client> {
+    let mut config = match &options.kubeconfig {
+        Some(path) => {
+            let kubeconfig = Kubeconfig::read_from(path)?;
+            kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?
         }
-        stop.cancel();
-    });
-    controller::run(client, config, shutdown).await.context("the controller ended")
+        None => kube::Config::infer().await?,
+    };
+    config.default_retry = false;
+    let agent = concat!("opensandbox-controller/", env!("CARGO_PKG_VERSION"));
+    config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(agent)));
+    Ok(ClientBuilder::try_from(config)?.with_layer(requests).build())
 }

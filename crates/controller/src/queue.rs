@@ -134,6 +134,12 @@ impl Queue {
         }
     }
 
+    /// Keys that are ready, that are being worked on, and that wait for their time.
+    pub(crate) fn depth(&self) -> (usize, usize, usize) {
+        let inner = self.inner.lock();
+        (inner.ready.len(), inner.running.len(), inner.timers.len())
+    }
+
     /// The work on a key is over; `again_in` asks for another look, `failed` for a later try.
     pub(crate) fn done(&self, key: Key, again_in: Option<Duration>, failed: bool) {
         self.inner.lock().finish(key, again_in, failed, Instant::now());

@@ -1,63 +1,100 @@
-//! Watches that feed the world.
+//! Watches that feed the world: three kinds in every namespace that is looked after.
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use api_types::crd::{BatchSandbox, Pool};
 use futures::StreamExt as _;
+use futures::future::select_all;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Resource, ResourceExt as _};
+use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
 use crate::ControllerError;
-use crate::act::Context;
-use crate::world::{Kind, PodView, World};
+use crate::act::{Context, INSTALL_CRDS};
+use crate::health::Listings;
+use crate::world::{Kind, PodView, Scope, World};
 
-/// Feeds pods.
-pub(crate) async fn pods(ctx: Arc<Context>, api: Api<Pod>) -> Result<(), ControllerError> {
-    let apply = |world: &mut World, pod: Pod| PodView::of(&pod).into_iter().for_each(|view| world.apply_pod(view));
-    let remove = |world: &mut World, uid: &str| world.remove_pod(uid);
-    follow(&ctx, api, Kind::Pod, "pods", apply, remove).await
+/// Feeds everything; ends only when a watch does, which is a fault.
+pub(crate) async fn all(ctx: &Arc<Context>, client: &Client) -> Result<(), ControllerError> {
+    let namespaces = &ctx.config.namespaces;
+    let scopes: Vec<Scope> = match namespaces.as_slice() {
+        [] => vec![None],
+        some => some.iter().map(|n| Some(n.as_str().into())).collect(),
+    };
+    let watches = scopes.iter().map(|scope| Box::pin(scoped(ctx, client, scope.clone())));
+    select_all(watches).await.0
 }
 
-/// Feeds Pools.
-pub(crate) async fn pools(ctx: Arc<Context>, api: Api<Pool>) -> Result<(), ControllerError> {
-    follow(&ctx, api, Kind::Pool, "pools", World::apply_pool, World::remove_pool).await
-}
-
-/// Feeds BatchSandboxes.
-pub(crate) async fn batches(ctx: Arc<Context>, api: Api<BatchSandbox>) -> Result<(), ControllerError> {
-    follow(&ctx, api, Kind::Batch, "batchsandboxes", World::apply_batch, World::remove_batch).await
+async fn scoped(ctx: &Arc<Context>, client: &Client, scope: Scope) -> Result<(), ControllerError> {
+    let pod = |world: &mut World, pod: Pod| PodView::of(&pod).into_iter().for_each(|view| world.apply_pod(view));
+    let remove_pod = |world: &mut World, uid: &str| world.remove_pod(uid);
+    tokio::select! {
+        ended = follow(ctx, client, Kind::Pod, &scope, pod, remove_pod) => ended,
+        ended = follow(ctx, client, Kind::Pool, &scope, World::apply_pool, World::remove_pool) => ended,
+        ended = follow(ctx, client, Kind::Batch, &scope, World::apply_batch, World::remove_batch) => ended,
+    }
 }
 
 async fn follow<K>(
-    ctx: &Context,
-    api: Api<K>,
+    ctx: &Arc<Context>,
+    client: &Client,
     kind: Kind,
-    name: &'static str,
+    scope: &Scope,
     apply: impl Fn(&mut World, K),
     remove: impl Fn(&mut World, &str),
 ) -> Result<(), ControllerError>
 where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
+    let api: Api<K> = match scope {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let listings = Listings::new(ctx, kind, scope);
     let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
     while let Some(event) = events.next().await {
         match event {
-            Ok(Event::Init) => ctx.update(|world| world.begin_list(kind)),
+            Ok(Event::Init) => ctx.update(|world| world.begin_list(kind, scope)),
             Ok(Event::InitApply(object) | Event::Apply(object)) => ctx.update(|world| apply(world, object)),
             Ok(Event::InitDone) => {
-                ctx.update(|world| world.end_list(kind));
+                ctx.update(|world| world.end_list(kind, scope));
+                listings.listed();
                 ctx.synced.notify_one();
             }
             Ok(Event::Delete(object)) => {
                 let uid = object.uid().unwrap_or_default();
                 ctx.update(|world| remove(world, &uid));
             }
-            Err(error) => tracing::warn!(kind = name, %error, "watch"),
+            Err(error) => listings.failed(&explain::<K>(scope, &error)),
         }
     }
-    Err(ControllerError::WatchEnded { kind: name })
+    Err(ControllerError::WatchEnded { kind: K::kind(&()).into_owned() })
+}
+
+/// What a watch's error means for whoever runs the cluster.
+fn explain<K: Resource<DynamicType = ()>>(scope: &Scope, error: &watcher::Error) -> String {
+    let plural = K::plural(&());
+    let place = scope.as_deref().map_or("all namespaces".to_owned(), |n| format!("namespace {n}"));
+    let cause = match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => error,
+        other => return format!("{plural} in {place}: {other}"),
+    };
+    match cause {
+        kube::Error::Api(status) if status.code == 404 && !K::group(&()).is_empty() => {
+            format!("the CRD {plural}.{} is missing: {INSTALL_CRDS}", K::group(&()))
+        }
+        kube::Error::Api(status) if status.code == 403 => {
+            format!(
+                "{plural} in {place} may not be listed and watched: {}; install the chart's RBAC, or name only the \
+                 namespaces that it covers with --namespaces",
+                status.message
+            )
+        }
+        other => format!("{plural} in {place}: {other}"),
+    }
 }

@@ -5,11 +5,13 @@
 //! for each thing it waits for, and gives both to [`admin::serve`].
 
 pub mod admin;
+mod api_requests;
 pub mod buckets;
 pub mod logs;
 mod readiness;
 pub mod signals;
 
+pub use api_requests::{ApiRequests, Counted};
 pub use prometheus_client;
 pub use prometheus_client::registry::Registry;
 pub use readiness::{Check, Readiness};

@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+/// A check's name, and why it fails.
+type State = (&'static str, Result<(), String>);
+
 /// The checks of one program. Ready means that every one of them passes. Clones share the same checks.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
-    checks: Arc<RwLock<Vec<(&'static str, Result<(), String>)>>>,
+    checks: Arc<RwLock<Vec<State>>>,
 }
 
 impl Readiness {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -157,6 +157,9 @@ pub struct BatchSandboxStatus {
     /// Ours: who has which pod. This list, and not the annotations, is the truth.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grants: Vec<Grant>,
+    /// Ours: when the controller saw this object first; `metadata.creationTimestamp` has whole seconds only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_at: Option<MicroTime>,
 }
 
 /// Where a BatchSandbox is in its life.
@@ -177,7 +180,7 @@ pub enum BatchPhase {
 }
 
 /// One pod given to a BatchSandbox.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Grant {
     /// Which of the replicas it is, from 0. A replacement has the index of what it replaces.
@@ -199,12 +202,28 @@ pub struct Grant {
     /// Why the pod was lost or failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// When the controller saw the pod ready first. Before `status.observedAt`: it was warm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_ready_at: Option<MicroTime>,
+    /// When the grant was decided; the write that made it durable followed at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub granted_at: Option<MicroTime>,
+    /// When the pod accepted its owner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed_at: Option<MicroTime>,
+    /// When the sandbox was declared ready: with the last claim of its batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_at: Option<MicroTime>,
+    /// What the grant had to wait for, absent when nothing: a reason of condition `PoolAllocationPending`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waited_for: Option<String>,
 }
 
 /// How far a grant is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum GrantState {
     /// Durable, and not yet known to the pod.
+    #[default]
     Granted,
     /// The pod knows its owner, and answered.
     Claimed,

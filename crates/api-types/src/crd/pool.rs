@@ -125,7 +125,8 @@ pub struct PoolStatus {
     /// Pods of the current revision.
     #[serde(default, skip_serializing_if = "is_zero_i32")]
     pub updated: i32,
-    /// Ours: observations, keyed by type: `Ready`, `PodsFailing`, `InvalidSpec`, `AtCapacity`.
+    /// Ours: observations, keyed by type: `Ready`, `PodsFailing`, `InvalidSpec`, `AtCapacity`,
+    /// `RecycleUnsupported`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

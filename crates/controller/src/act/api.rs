@@ -7,16 +7,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api_types::crd::{BatchSandbox, BatchSandboxStatus, Pool, PoolStatus};
-use api_types::names::labels;
+use api_types::names::{annotations, labels};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::lease::Fence;
 use crate::world::{ObjectName, PodView};
+
+/// What to do where CRDs are missing or old.
+pub(crate) const INSTALL_CRDS: &str = "install the CRDs of this version: kubectl apply --server-side -f charts/opensandbox/crds, or helm upgrade --install";
+
+/// Objects read with one request.
+const PAGE: u32 = 500;
 
 /// How long one request may take.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -31,8 +38,21 @@ pub enum ActError {
     #[error("the object is gone")]
     Gone,
     /// The API server refused: the write was not done.
-    #[error("the API server refused: {0}")]
-    Refused(String),
+    #[error("the API server refused with {code}: {message}")]
+    Refused {
+        /// HTTP status.
+        code: u16,
+        /// Its words.
+        message: String,
+    },
+    /// The API server dropped a field that must be durable: its CRD is of an older version.
+    #[error("the CRD {crd} on the cluster has no {field}: {INSTALL_CRDS}")]
+    OldCrd {
+        /// Name of the CRD.
+        crd: &'static str,
+        /// The field.
+        field: &'static str,
+    },
     /// Nobody knows whether the write was done.
     #[error("the API server did not answer: {0}")]
     Unknown(String),
@@ -49,7 +69,7 @@ impl From<kube::Error> for ActError {
                 409 => Self::Conflict,
                 // Time-outs and internal errors may have been written.
                 408 | 500.. => Self::Unknown(status.message.clone()),
-                _ => Self::Refused(status.message.clone()),
+                code => Self::Refused { code, message: status.message.clone() },
             },
             other => Self::Unknown(other.to_string()),
         }
@@ -77,6 +97,11 @@ impl Writer {
         Self { client, fence }
     }
 
+    /// Whether a write may be made now.
+    pub fn may_write(&self) -> bool {
+        self.fence.may_write()
+    }
+
     fn api<K>(&self, namespace: &str) -> Api<K>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
@@ -88,7 +113,13 @@ impl Writer {
         if !self.fence.may_write() {
             return Err(ActError::NotLeader);
         }
-        within(request).await
+        let deadline = Instant::now() + DEADLINE;
+        // What is not answered while we lead is given up then: its connection closes, and with it the request.
+        let deadline = self.fence.until().map_or(deadline, |until| deadline.min(until));
+        match tokio::time::timeout_at(deadline, request).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(ActError::Unknown("no answer in time".to_owned())),
+        }
     }
 
     /// Creates a pod.
@@ -142,8 +173,15 @@ impl Writer {
     ) -> Result<BatchSandbox, ActError> {
         let namespace = batch.metadata.namespace.as_deref().unwrap_or_default();
         let name = batch.metadata.name.as_deref().unwrap_or_default();
+        let grants = status.grants.len();
         let wanted = BatchSandbox { status: Some(status), ..batch.clone() };
-        self.write(self.api::<BatchSandbox>(namespace).replace_status(name, &PostParams::default(), &wanted)).await
+        let api = self.api::<BatchSandbox>(namespace);
+        let written = self.write(api.replace_status(name, &PostParams::default(), &wanted)).await?;
+        // A CRD without our fields lets the API server drop them silently: then no grant would ever be durable.
+        if written.status.as_ref().map_or(0, |s| s.grants.len()) != grants {
+            return Err(ActError::OldCrd { crd: "batchsandboxes.sandbox.opensandbox.io", field: "status.grants" });
+        }
+        Ok(written)
     }
 
     /// Sets the finalizers of a BatchSandbox, if nobody has written the object since it was read.
@@ -151,6 +189,29 @@ impl Writer {
         let patch = json!({"metadata": {
             "uid": batch.metadata.uid, "resourceVersion": batch.metadata.resource_version, "finalizers": finalizers}});
         self.patch_batch(batch, &patch).await
+    }
+
+    /// Reads every BatchSandbox of a namespace, or of all, as the API server has them now.
+    pub async fn batches(&self, namespace: Option<&str>) -> Result<Vec<BatchSandbox>, ActError> {
+        let api = match namespace {
+            Some(namespace) => self.api::<BatchSandbox>(namespace),
+            None => Api::all(self.client.clone()),
+        };
+        let mut all = Vec::new();
+        let mut params = ListParams::default().limit(PAGE);
+        loop {
+            let page = within(api.list(&params)).await?;
+            all.extend(page.items);
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => return Ok(all),
+            }
+        }
+    }
+
+    /// Changes a BatchSandbox so that whoever has read it before cannot write it any more.
+    pub async fn bump(&self, batch: &BatchSandbox, mark: &str) -> Result<BatchSandbox, ActError> {
+        self.annotate(batch, &BTreeMap::from([(annotations::FENCE.to_owned(), mark.to_owned())])).await
     }
 
     /// Sets annotations of a BatchSandbox of this UID; others stay.

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
+use tokio::time::Instant;
 
 use super::api::Deleted;
 use super::pool::delete_pod;
-use super::{ActError, Context, PODS_AT_ONCE, claims};
+use super::{ActError, Context, PODS_AT_ONCE, claims, measure, refusals};
 use crate::events::Subject;
 use crate::planner::Note;
 use crate::planner::batch::{self, Action};
-use crate::world::{BatchSnapshot, ObjectName, PodView};
+use crate::world::{BatchSnapshot, ObjectName, PodView, Refusal};
 
 /// Plans carried out in one go before others get their turn: a create takes three.
 const STEPS: usize = 8;
@@ -70,7 +71,15 @@ async fn carry_out(
                 progress = true;
             }
             Action::Status(status) => {
-                let batch = ctx.writer.batch_status(&s.batch, *status).await?;
+                let begun = Instant::now();
+                let written = ctx.writer.batch_status(&s.batch, *status).await;
+                match &written {
+                    Err(error @ ActError::OldCrd { .. }) => ctx.health.crds.fail(error.to_string()),
+                    Ok(batch) if batch.status.as_ref().is_some_and(|s| !s.grants.is_empty()) => ctx.health.crds.pass(),
+                    _ => {}
+                }
+                let batch = written?;
+                measure::status(&ctx.metrics, s, &batch, begun.elapsed());
                 ctx.update(|world| world.apply_batch(batch));
                 progress = true;
             }
@@ -109,21 +118,37 @@ async fn create_own(ctx: &Context, s: &BatchSnapshot, subject: &Subject, pod: Bo
             let ours = |p: &Pod| p.owner_references().iter().any(|o| *o.uid == *s.uid);
             match found {
                 Some(found) if ours(&found) => Ok(found),
-                _ => Err(ActError::Refused(format!("a pod {} exists that is not this BatchSandbox's", name.name))),
+                _ => {
+                    let message = format!("a pod {} exists that is not this BatchSandbox's", name.name);
+                    Err(ActError::Refused { code: 409, message })
+                }
             }
         }
         other => other,
     };
     match result {
         Ok(created) => {
-            if let Some(view) = PodView::of(&created) {
-                ctx.update(|world| world.apply_pod(view));
-            }
+            ctx.metrics.created("created");
+            ctx.update(|world| {
+                PodView::of(&created).into_iter().for_each(|view| world.apply_pod(view));
+                world.observe_creation(&s.uid, None);
+            });
             Ok(())
         }
         Err(error) => {
-            ctx.notes.tell(subject, Note::warning("FailedCreate", format!("a pod could not be created: {error}")));
-            Err(error)
+            ctx.metrics.created(if matches!(error, ActError::Unknown(_)) { "unknown" } else { "refused" });
+            let Some(trouble) = refusals::trouble(&error, &s.batch.namespace().unwrap_or_default()) else {
+                let words = format!("a pod could not be created: {error}");
+                ctx.notes.tell(subject, Note::warning("FailedCreate", words));
+                return Err(error);
+            };
+            let words = format!("a pod could not be created: {}: {}", trouble.reason, trouble.message);
+            ctx.notes.tell(subject, Note::warning("FailedCreate", words));
+            let times = s.refusal.as_ref().map_or(0, |r| r.times).saturating_add(1);
+            let pause = SignedDuration::try_from(refusals::pause(times)).unwrap_or(SignedDuration::ZERO);
+            let after = ctx.clock.now().saturating_add(pause).unwrap_or(Timestamp::MAX);
+            ctx.update(|world| world.observe_creation(&s.uid, Some(Refusal { trouble, times, after })));
+            Ok(())
         }
     }
 }

@@ -17,6 +17,9 @@ use crate::world::{BatchSnapshot, ClaimSeen, Claimant, PodView, Trouble, Uid};
 /// First and longest wait between two tries: a daemon that was just started listens soon.
 const RETRY: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(250));
 
+/// Reason of a claim that was not answered in time.
+const CLAIM_FAILED: &str = "ClaimFailed";
+
 /// Starts a claim. Its outcome comes back through the world.
 pub(super) fn start(ctx: &Arc<Context>, s: &BatchSnapshot, pod: PodView, epoch: i64) {
     ctx.update(|world| world.observe_claim(&s.uid, &pod.uid, epoch, ClaimSeen::InFlight));
@@ -34,7 +37,15 @@ pub(super) fn start(ctx: &Arc<Context>, s: &BatchSnapshot, pod: PodView, epoch: 
     let (ctx, batch) = (ctx.clone(), s.uid.clone());
     let background = ctx.clone();
     background.spawn(async move {
+        let begun = Instant::now();
         let seen = claim_pod(&ctx, &batch, &pod, &request).await;
+        ctx.metrics.waited("claim", begun.elapsed());
+        ctx.metrics.claimed(match &seen {
+            ClaimSeen::Accepted(_) => "accepted",
+            ClaimSeen::Refused(trouble) if trouble.reason == CLAIM_REJECTED => "rejected",
+            ClaimSeen::Refused(trouble) if trouble.reason == CLAIM_FAILED => "silent",
+            ClaimSeen::Refused(_) | ClaimSeen::InFlight => "refused",
+        });
         ctx.update(|world| world.observe_claim(&batch, &pod.uid, epoch, seen));
     });
 }
@@ -69,7 +80,7 @@ async fn claim_pod(ctx: &Context, batch: &Uid, pod: &PodView, request: &ClaimReq
         };
         let there = ctx.world.lock().pod(&pod.uid).is_some_and(|p| !p.deleting && !p.is_over());
         if !there || Instant::now() + wait >= deadline {
-            return ClaimSeen::Refused(Trouble::new("ClaimFailed", words));
+            return ClaimSeen::Refused(Trouble::new(CLAIM_FAILED, words));
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(RETRY.1);
@@ -113,7 +124,7 @@ async fn claim_by_label(ctx: &Context, batch: &Uid, pod: &PodView, request: &Cla
             });
         }
         if Instant::now() + wait >= deadline {
-            return ClaimSeen::Refused(Trouble::new("ClaimFailed", words));
+            return ClaimSeen::Refused(Trouble::new(CLAIM_FAILED, words));
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(RETRY.1);

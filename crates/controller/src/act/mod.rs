@@ -3,7 +3,9 @@
 mod api;
 mod batch;
 mod claims;
+mod measure;
 mod pool;
+mod refusals;
 mod watches;
 
 use std::sync::Arc;
@@ -17,11 +19,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use api::INSTALL_CRDS;
 pub use api::{ActError, Writer};
 pub(crate) use watches::Watches;
 
 use crate::daemons::Daemons;
 use crate::events::Notes;
+use crate::health::Health;
+use crate::metrics::Metrics;
 use crate::planner::batch::Settings;
 use crate::queue::Queue;
 use crate::world::{Key, World};
@@ -39,6 +44,8 @@ pub(crate) struct Context {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn Ids>,
     pub(crate) notes: Notes,
+    pub(crate) metrics: Metrics,
+    pub(crate) health: Health,
     pub(crate) watches: Watches,
     pub(crate) settings: Settings,
     pub(crate) token_secret: TokenSecret,
@@ -53,12 +60,22 @@ pub(crate) struct Context {
 impl Context {
     /// Changes the world and queues what that touched.
     pub(crate) fn update<T>(&self, change: impl FnOnce(&mut World) -> T) -> T {
+        let now = self.clock.now();
         let mut world = self.world.lock();
+        world.set_time(now);
         let result = change(&mut world);
-        let touched = world.take_touched();
+        let (touched, started) = (world.take_touched(), world.take_started());
         drop(world);
         self.queue.add(touched);
+        if !started.is_empty() && self.leads() {
+            started.iter().for_each(|start| self.metrics.started(start));
+        }
         result
+    }
+
+    /// Whether we may write now.
+    pub(crate) fn leads(&self) -> bool {
+        self.writer.may_write()
     }
 
     /// Starts something that ends with the controller.

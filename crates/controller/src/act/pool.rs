@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::api::Deleted;
-use super::{ActError, Context, PODS_AT_ONCE};
+use super::{ActError, Context, PODS_AT_ONCE, refusals};
 use crate::events::Subject;
 use crate::planner::{Note, pool_plan, template};
 use crate::world::{ObjectName, PodView, PoolSnapshot, Template, Trouble, Uid};
@@ -58,9 +58,34 @@ pub(super) async fn reconcile(ctx: &Arc<Context>, name: &ObjectName) -> Result<O
         futures::stream::iter(creations).buffer_unordered(PODS_AT_ONCE).collect::<Vec<_>>(),
         status
     );
-    deleted.into_iter().chain(created).collect::<Result<Vec<()>, _>>()?;
+    let refused = created.iter().any(|c| matches!(c, Ok(Creation::Refused)));
+    let again = if refused { Some(back_off(ctx, &snapshot)) } else { None };
+    deleted.into_iter().collect::<Result<Vec<()>, _>>()?;
+    created.into_iter().collect::<Result<Vec<Creation>, _>>()?;
     written?;
-    Ok(plan.wake_at)
+    Ok([plan.wake_at, again].into_iter().flatten().min())
+}
+
+/// Creations are refused: the next try is later, and later each time, whatever else happens to the pool.
+fn back_off(ctx: &Context, s: &PoolSnapshot) -> Timestamp {
+    let times = s.memory.refusals.saturating_add(1);
+    let pause = SignedDuration::try_from(refusals::pause(times)).unwrap_or(SignedDuration::ZERO);
+    let after = ctx.clock.now().saturating_add(pause).unwrap_or(Timestamp::MAX);
+    ctx.update(|world| {
+        world.remember(&s.uid, |memory| {
+            memory.refusals = times;
+            memory.create_after = Some(memory.create_after.map_or(after, |old| old.max(after)));
+        });
+    });
+    after
+}
+
+/// What became of a creation.
+enum Creation {
+    /// It is there, or it will be known whether it is.
+    Done,
+    /// The API server refused it, and would again.
+    Refused,
 }
 
 async fn refresh(ctx: &Context, name: &ObjectName, uid: &Uid) -> Result<(), ActError> {
@@ -83,27 +108,34 @@ pub(super) async fn delete_pod(ctx: &Context, pod: PodView, why: &'static str) -
     Ok(())
 }
 
-async fn create_pod(ctx: &Arc<Context>, s: &PoolSnapshot, subject: &Subject) -> Result<(), ActError> {
+async fn create_pod(ctx: &Arc<Context>, s: &PoolSnapshot, subject: &Subject) -> Result<Creation, ActError> {
     let Template::Usable { template, revision } = &s.template else {
         answered(ctx, &s.uid, None, None);
-        return Ok(());
+        return Ok(Creation::Done);
     };
     let pod = template::pool_pod(&s.pool, template, revision, &ctx.ids.suffix(), &ctx.settings.daemon_key);
     match ctx.writer.create_pod(&pod).await {
         Ok(created) => {
+            ctx.metrics.created("created");
             answered(ctx, &s.uid, Some(created), None);
-            Ok(())
+            Ok(Creation::Done)
         }
         Err(ActError::Unknown(message)) => {
+            ctx.metrics.created("unknown");
             // It may exist. Its place stays taken until somebody knows.
             ctx.spawn(settle(ctx.clone(), s.uid.clone(), pod));
             Err(ActError::Unknown(message))
         }
         Err(error) => {
-            let message = error.to_string();
-            ctx.notes.tell(subject, Note::warning("FailedCreate", format!("a pod could not be created: {message}")));
-            answered(ctx, &s.uid, None, Some(Trouble::new("FailedCreate", message)));
-            Err(error)
+            let trouble = refusals::trouble(&error, s.pool.metadata.namespace.as_deref().unwrap_or_default());
+            if let Some(trouble) = &trouble {
+                let words = format!("a pod could not be created: {}: {}", trouble.reason, trouble.message);
+                ctx.notes.tell(subject, Note::warning("FailedCreate", words));
+            }
+            ctx.metrics.created("refused");
+            let refused = trouble.is_some();
+            answered(ctx, &s.uid, None, trouble);
+            if refused { Ok(Creation::Refused) } else { Err(error) }
         }
     }
 }
@@ -117,6 +149,9 @@ fn answered(ctx: &Context, pool: &Uid, pod: Option<Pod>, error: Option<Trouble>)
         }
         world.remember(pool, |memory| {
             memory.creating = memory.creating.saturating_sub(1);
+            if created {
+                memory.refusals = 0;
+            }
             if created || error.is_some() {
                 memory.create_error = error;
             }

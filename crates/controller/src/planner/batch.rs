@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use api_types::crd::{BatchSandbox, BatchSandboxStatus, Grant, GrantState, PodNames};
+use api_types::crd::{BatchPhase, BatchSandbox, BatchSandboxStatus, Grant, GrantState, PodNames};
 use api_types::execd::EntrypointState;
 use api_types::names::{annotations, finalizers};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::tasks::{self, TaskState, ended};
-use super::{Note, batch_status, teardown, template};
-use crate::world::{BatchSnapshot, ClaimSeen, PodView, Trouble, Uid};
+use super::{Note, batch_status, inherit, teardown, template};
+use crate::world::{BatchSnapshot, ClaimSeen, PodView, Trouble, Uid, is_inherited};
 
 /// Claims that may be lost in a row for one replica before the sandbox is given up.
 const MAX_ATTEMPTS: usize = 5;
@@ -123,10 +124,21 @@ pub fn pool_of(batch: &BatchSandbox) -> Option<&str> {
 
 /// How many pods it wants from its pool beyond those it holds.
 pub fn need(batch: &BatchSandbox) -> usize {
-    if batch.metadata.deletion_timestamp.is_some() || check(batch).is_err() {
+    if batch.metadata.deletion_timestamp.is_some() || check(batch).is_err() || is_inherited(batch) || is_paused(batch) {
         return 0;
     }
     needed(batch, batch.status.as_ref().map_or(&[], |s| &s.grants)).len()
+}
+
+/// Whether an older controller paused it, or began to. Its pods are gone on purpose.
+pub(super) fn is_paused(batch: &BatchSandbox) -> bool {
+    let phase = batch.status.as_ref().and_then(|s| s.phase);
+    matches!(phase, Some(BatchPhase::Pausing | BatchPhase::Paused | BatchPhase::Resuming))
+}
+
+/// Whether a lost pod stays until its sandbox goes, so that people can look at what is left of it.
+pub(crate) fn is_kept(batch: &BatchSandbox, grant: &Grant) -> bool {
+    grant.state == GrantState::Lost && !grant.pod_uid.is_empty() && !unclaimed(grant) && on_loss(batch) == OnLoss::Fail
 }
 
 /// The indexes that want a pod.
@@ -219,6 +231,10 @@ pub fn plan(s: &BatchSnapshot, settings: &Settings) -> BatchPlan {
         }
         plan.wake_at = Some(expire.0);
     }
+    if is_paused(&s.batch) {
+        // Pausing is not built: what an older controller paused is left as it is, and not resurrected empty.
+        return plan;
+    }
     let mode = mode(&s.batch);
     if let Some(list) = missing_finalizers(s, &mode) {
         plan.actions.push(Action::Finalizers(list));
@@ -226,6 +242,9 @@ pub fn plan(s: &BatchSnapshot, settings: &Settings) -> BatchPlan {
     }
     let old = s.batch.status.clone().unwrap_or_default();
     let mut draft = Draft { grants: old.grants.clone(), notes: Vec::new() };
+    if let Some(inherited) = &s.inherited {
+        return inherit::plan(s, &mode, &old, inherited, plan);
+    }
     draft.settle(s, &mut plan);
     draft.release_ended_tasks(s);
     match &mode {
@@ -234,7 +253,10 @@ pub fn plan(s: &BatchSnapshot, settings: &Settings) -> BatchPlan {
         Mode::Invalid(_) => {}
     }
     draft.prune(s);
-    let status = batch_status::compute(s, &mode, &old, &draft.grants, &mut draft.notes);
+    let mut status = batch_status::compute(s, &mode, &old, &draft.grants, &mut draft.notes);
+    if is_first_look(&old) {
+        status.observed_at = s.times.seen.map(micros);
+    }
     let durable = status == old;
     let quiet = is_first_look(&old) && may_stay_quiet(s, &draft);
     if !durable && !quiet {
@@ -251,6 +273,11 @@ pub fn plan(s: &BatchSnapshot, settings: &Settings) -> BatchPlan {
     }
     watch(s, &old, &mut plan);
     plan
+}
+
+/// A time as Kubernetes keeps it where seconds are too coarse: whole microseconds.
+pub(super) fn micros(time: Timestamp) -> MicroTime {
+    MicroTime(Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time))
 }
 
 fn created(s: &BatchSnapshot) -> Timestamp {
@@ -350,7 +377,12 @@ impl Draft {
             }
             if grant.state == GrantState::Granted && all_answered {
                 match outcome(grant) {
-                    Some(ClaimSeen::Accepted(_)) => grant.state = GrantState::Claimed,
+                    Some(ClaimSeen::Accepted(_)) => {
+                        grant.state = GrantState::Claimed;
+                        let answered = s.times.answered.get(grant.pod_uid.as_str()).copied();
+                        grant.claimed_at = Some(micros(answered.unwrap_or(s.now)));
+                        grant.ready_at = Some(micros(s.now));
+                    }
                     Some(ClaimSeen::Refused(trouble)) => {
                         self.notes.push(Note::warning(
                             "ClaimRefused",
@@ -399,7 +431,7 @@ impl Draft {
         for uid in &s.reserved {
             let pod = s.pods.get(uid).filter(|p| p.is_ready() && p.restarts == 0);
             match pod.and_then(|pod| indexes.next().map(|index| (pod, index))) {
-                Some((pod, index)) => self.grant(pod, index),
+                Some((pod, index)) => self.grant(s, pod, index),
                 None => unwanted.push(uid.clone()),
             }
         }
@@ -423,8 +455,16 @@ impl Draft {
             } else if known.is_some() && needed.contains(&index) {
                 plan.actions.push(Action::DeletePod { pod: (*pod).clone(), why: "it was lost and is replaced" });
             } else if known.is_none() && pod.is_ready() && needed.contains(&index) {
-                self.grant(pod, index);
+                self.grant(s, pod, index);
+                // A live pod of an older controller has an owner already, and no key by which to tell it.
+                if let Some(grant) = self.grants.last_mut().filter(|_| inherit::is_running_of_old(s, pod)) {
+                    grant.state = GrantState::Claimed;
+                }
             }
+        }
+        if let Some(refusal) = s.refusal.as_ref().filter(|r| s.now < r.after) {
+            plan.wake_at = Some(plan.wake_at.map_or(refusal.after, |w| w.min(refusal.after)));
+            return;
         }
         for index in needed {
             if own.iter().any(|p| p.index == Some(index)) {
@@ -437,8 +477,9 @@ impl Draft {
         }
     }
 
-    fn grant(&mut self, pod: &PodView, index: i32) {
+    fn grant(&mut self, s: &BatchSnapshot, pod: &PodView, index: i32) {
         let epoch = self.grants.iter().map(|g| g.epoch).max().unwrap_or(0) + 1;
+        let ready = s.times.ready.get(&pod.uid).copied();
         self.grants.push(Grant {
             index,
             pod: pod.name.to_string(),
@@ -446,7 +487,11 @@ impl Draft {
             pod_ip: pod.ip.clone(),
             epoch,
             state: GrantState::Granted,
-            reason: (pod.restarts > 0).then(|| format!("{RESTARTED_BEFORE}{}", pod.restarts)),
+            reason: restarted_before(pod),
+            pod_ready_at: ready.map(micros),
+            granted_at: Some(micros(s.now)),
+            waited_for: waited_for(s, ready),
+            ..Grant::default()
         });
     }
 
@@ -464,8 +509,21 @@ impl Draft {
     }
 }
 
+/// What a grant of now had to wait for, if for anything: what the sandbox said it waits for, or its pod.
+fn waited_for(s: &BatchSnapshot, ready: Option<Timestamp>) -> Option<String> {
+    let conditions = s.batch.status.iter().flat_map(|s| &s.conditions);
+    let said = conditions.filter(|c| c.kind == "PoolAllocationPending").find_map(|c| c.reason.clone());
+    let pod_came_later = ready.zip(s.times.seen).is_some_and(|(ready, seen)| ready > seen);
+    said.or_else(|| pod_came_later.then(|| "PoolHasNoReadyPods".to_owned()).filter(|_| pool_of(&s.batch).is_some()))
+}
+
 /// Begins the reason of a grant whose pod had restarts when it was granted, followed by how many.
 const RESTARTED_BEFORE: &str = "Restarts=";
+
+/// What a grant remembers of the restarts that its pod has had.
+pub(super) fn restarted_before(pod: &PodView) -> Option<String> {
+    (pod.restarts > 0).then(|| format!("{RESTARTED_BEFORE}{}", pod.restarts))
+}
 
 fn has_ended(grant: &Grant) -> bool {
     matches!(

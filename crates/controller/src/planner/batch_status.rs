@@ -32,8 +32,9 @@ pub(super) fn compute(
     let ready = grants.iter().filter(claimed).filter_map(|g| s.pods.get(g.pod_uid.as_str())).filter(|p| p.is_ready());
     let ready = count(ready.count());
     let counters = counters(s, grants);
-    let failed = failure(s, mode, old, grants, &pods);
     let open = needed(&s.batch, grants);
+    let refusal = s.refusal.as_ref().map(|r| &r.trouble).filter(|_| matches!(mode, Mode::Own(_)) && !open.is_empty());
+    let failed = failure(s, mode, old, grants, &pods).or_else(|| refusal.filter(|t| !passes(t)).cloned());
     let finished = open.is_empty()
         && s.batch.spec.replicas > 0
         && !grants.iter().any(|g| g.state.holds() && g.state != GrantState::Releasing);
@@ -49,11 +50,14 @@ pub(super) fn compute(
     match phase {
         BatchPhase::Succeed => new.push(Condition::holds("Ready", "PodsReady", "Sandbox is running", now.clone())),
         BatchPhase::Pending => {
-            new.push(Condition::holds("Progressing", "Creating", "Sandbox is being created", now.clone()));
+            let unready = refusal.cloned().or_else(|| unready(s, grants));
+            let why = unready.unwrap_or_else(|| Trouble::new("Creating", "Sandbox is being created"));
+            new.push(Condition::holds("Progressing", &why.reason, why.message, now.clone()));
         }
         _ => {}
     }
     if let Some(trouble) = &failed {
+        let trouble = conditions::steady(&old.conditions, "PodFailed", trouble);
         new.push(Condition::holds("PodFailed", &trouble.reason, &trouble.message, now.clone()));
     }
     if let Mode::Invalid(trouble) = mode {
@@ -78,7 +82,24 @@ pub(super) fn compute(
         pause_observed_generation: old.pause_observed_generation,
         conditions: conditions::replace(&old.conditions, &OURS, new),
         grants: grants.to_vec(),
+        observed_at: old.observed_at.clone(),
     }
+}
+
+/// Whether a refused creation is to be waited out: others must leave first.
+fn passes(trouble: &Trouble) -> bool {
+    matches!(trouble.reason.as_str(), "QuotaExceeded" | "TooManyRequests")
+}
+
+/// Why a sandbox that had its pods is not ready now.
+fn unready(s: &BatchSnapshot, grants: &[Grant]) -> Option<Trouble> {
+    let held = grants.iter().filter(|g| g.state == GrantState::Claimed);
+    let pod = held.filter_map(|g| s.pods.get(g.pod_uid.as_str())).find(|p| !p.is_ready())?;
+    Some(if pod.node_lost {
+        Trouble::new("NodeLost", format!("the node of pod {} does not answer", pod.name))
+    } else {
+        Trouble::new("PodNotReady", format!("pod {} is not ready", pod.name))
+    })
 }
 
 /// Warnings become events when they are new.

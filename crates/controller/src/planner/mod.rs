@@ -4,6 +4,7 @@ pub mod batch;
 mod batch_status;
 pub mod conditions;
 pub mod grants;
+mod inherit;
 pub mod merge;
 pub mod pool;
 pub mod pool_plan;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api_types::crd::{Condition, PoolStatus};
+use api_types::crd::{Condition, PoolStatus, RecycleType};
 use jiff::{SignedDuration, Timestamp};
 
 use super::pool::{self, Capacity};
@@ -10,7 +10,7 @@ use super::{Note, conditions};
 use crate::world::{PodView, PoolSnapshot, Template};
 
 /// Condition types that are written here.
-const OURS: [&str; 4] = ["Ready", "PodsFailing", "InvalidSpec", "AtCapacity"];
+const OURS: [&str; 5] = ["Ready", "PodsFailing", "InvalidSpec", "AtCapacity", "RecycleUnsupported"];
 
 /// Longest wait between two creations while pods end before they are ready: what kubelet takes for its own back-off, shortened.
 const LONGEST_PAUSE: u64 = 60;
@@ -102,6 +102,8 @@ fn why_spent(pod: &PodView, used: bool) -> &'static str {
         "it has ended"
     } else if pod.evict {
         "its eviction was asked for"
+    } else if pod.node_lost {
+        "its node does not answer"
     } else {
         "a container of it was restarted before it was given out"
     }
@@ -133,6 +135,7 @@ fn status(
     } else if let Some((pod, _)) = &s.failing
         && let Some(trouble) = &pod.failing
     {
+        let trouble = conditions::steady(&old.conditions, "PodsFailing", trouble);
         new.push(Condition::holds("PodsFailing", &trouble.reason, &trouble.message, now.clone()));
     } else if s.memory.false_starts > 0 {
         let message = "pods end before they are ready; new ones are created ever more slowly";
@@ -143,7 +146,13 @@ fn status(
         new.push(Condition::holds("AtCapacity", "PoolMaxReached", message, now.clone()));
     }
     if s.counts.ready >= capacity.buffer_min && new.is_empty() {
-        new.push(Condition::holds("Ready", "BufferFilled", "the pool has its buffer of ready pods", now));
+        new.push(Condition::holds("Ready", "BufferFilled", "the pool has its buffer of ready pods", now.clone()));
+    }
+    if let Some(kind @ (RecycleType::Restart | RecycleType::Noop)) = s.pool.spec.recycle_strategy.map(|r| r.kind) {
+        let message = format!(
+            "recycleStrategy.type {kind:?} is not built: a pod that comes back is deleted and a new one made, as with Delete"
+        );
+        new.push(Condition::holds("RecycleUnsupported", "DeletedInstead", message, now));
     }
     PoolStatus {
         observed_generation: s.pool.metadata.generation.unwrap_or(0),

@@ -4,6 +4,7 @@
 //! is gone from the API or its deletion was accepted: from then on the pod cannot be granted, its
 //! daemons die with it, and the old owner's token opens nothing.
 
+use api_types::crd::GrantState;
 use api_types::names::finalizers;
 use jiff::{SignedDuration, Timestamp};
 
@@ -26,8 +27,11 @@ pub fn plan(s: &BatchSnapshot) -> BatchPlan {
     if has(finalizers::TASK_CLEANUP) && stopping(s, since, &mut plan) {
         return plan;
     }
-    let grants = s.batch.status.iter().flat_map(|st| &st.grants);
-    let alive: Vec<_> = grants.filter_map(|g| s.pods.get(g.pod_uid.as_str())).filter(|p| !p.deleting).collect();
+    let grants = s.batch.status.iter().flat_map(|st| &st.grants).filter(|g| g.state != GrantState::Released);
+    let granted = grants.filter_map(|g| s.pods.get(g.pod_uid.as_str()));
+    // What an older controller gave back was used all the same, and nobody else has it.
+    let inherited = s.inherited.iter().flatten().flatten().filter_map(|i| i.pod.as_ref());
+    let alive: Vec<_> = granted.chain(inherited).filter(|p| !p.deleting).collect();
     if has(finalizers::POOL_ALLOCATION) && pool_of(&s.batch).is_some() && !alive.is_empty() {
         for pod in alive {
             plan.actions.push(Action::DeletePod { pod: pod.clone(), why: "its sandbox was deleted" });

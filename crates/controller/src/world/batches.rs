@@ -9,7 +9,7 @@ use api_types::tasks::Task;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 
-use super::{Class, Key, Kind, ObjectName, PodView, Trouble, Uid, World, version_of};
+use super::{Class, Inherited, Key, Kind, ObjectName, PodView, Trouble, Uid, World, version_of};
 use crate::planner::batch;
 use crate::planner::grants::{self, Request};
 use crate::planner::pool::Capacity;
@@ -46,8 +46,34 @@ pub struct BatchEntry {
     pub(super) reserved: Vec<Uid>,
     queued: Option<(ObjectName, Timestamp)>,
     claims: HashMap<Uid, (i64, ClaimSeen)>,
+    /// When each claim was answered.
+    answered: HashMap<Uid, Timestamp>,
     entrypoints: HashMap<Uid, EntrypointStatus>,
     tasks: HashMap<Uid, TasksSeen>,
+    seen: Timestamp,
+    refusal: Option<Refusal>,
+}
+
+/// A pod of its own that the API server refused to create.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refusal {
+    /// Why.
+    pub trouble: Trouble,
+    /// Refusals in a row.
+    pub times: u32,
+    /// When to try again.
+    pub after: Timestamp,
+}
+
+/// When things were seen, as exactly as we know.
+#[derive(Debug, Clone, Default)]
+pub struct Times {
+    /// The BatchSandbox.
+    pub seen: Option<Timestamp>,
+    /// Pods, ready first.
+    pub ready: HashMap<Uid, Timestamp>,
+    /// Answers to claims.
+    pub answered: HashMap<Uid, Timestamp>,
 }
 
 impl BatchEntry {
@@ -107,6 +133,12 @@ pub struct BatchSnapshot {
     pub entrypoints: HashMap<Uid, EntrypointStatus>,
     /// Tasks, by pod.
     pub tasks: HashMap<Uid, TasksSeen>,
+    /// What an older controller gave it, if that is not in its grants yet.
+    pub inherited: Option<Result<Vec<Inherited>, String>>,
+    /// Why its own pods cannot be created, if they cannot.
+    pub refusal: Option<Refusal>,
+    /// When things were seen.
+    pub times: Times,
 }
 
 impl World {
@@ -115,7 +147,7 @@ impl World {
         let Some(uid) = batch.uid().map(Uid::from) else { return };
         let name = ObjectName::new(&batch.namespace().unwrap_or_default(), &batch.name_any());
         let version = version_of(batch.resource_version().as_deref());
-        let round = self.round(Kind::Batch);
+        let round = self.lists.round(Kind::Batch, &name.namespace);
         if let Some(old) = self.batch_names.get(&name).filter(|old| **old != uid).cloned() {
             self.remove_batch(&old);
         }
@@ -125,6 +157,9 @@ impl World {
                 return;
             }
         }
+        let created = batch.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0);
+        // News is as old as it is; what a listing names is as old as it says.
+        let seen = if self.lists.listing(Kind::Batch, &name.namespace) { created } else { self.now };
         let old_grants = self.batches.get(&uid).map(|e| e.object.clone());
         let entry = self.batches.entry(uid.clone()).or_insert_with(|| BatchEntry {
             name: name.clone(),
@@ -134,15 +169,23 @@ impl World {
             reserved: Vec::new(),
             queued: None,
             claims: HashMap::new(),
+            answered: HashMap::new(),
             entrypoints: HashMap::new(),
             tasks: HashMap::new(),
+            seen,
+            refusal: None,
         });
+        if entry.object.metadata.generation != batch.metadata.generation {
+            // A new spec deserves a new try.
+            entry.refusal = None;
+        }
         entry.object = Arc::new(batch);
         entry.version = version;
         let object = entry.object.clone();
         let granted: BTreeSet<&str> =
             object.status.iter().flat_map(|s| &s.grants).map(|g| g.pod_uid.as_str()).collect();
         entry.claims.retain(|pod, _| granted.contains(&**pod));
+        entry.answered.retain(|pod, _| granted.contains(&**pod));
         entry.entrypoints.retain(|pod, _| granted.contains(&**pod));
         entry.tasks.retain(|pod, _| granted.contains(&**pod));
         // A promise that became a grant is a promise no more.
@@ -155,6 +198,7 @@ impl World {
         }
         self.batch_names.insert(name.clone(), uid.clone());
         self.index_grants(&uid, old_grants.as_deref(), &object);
+        self.index_record(&uid, Some(&object));
         self.recount(&uid);
         self.touched.insert(Key::Batch(name));
     }
@@ -179,6 +223,7 @@ impl World {
             self.soil(&grant.pod_uid);
         }
         self.index_grants(&uid, Some(&entry.object), &BatchSandbox::default_like(&entry.object));
+        self.index_record(&uid, None);
         self.touched.insert(Key::Batch(entry.name));
         if let Some((pool, _)) = queued {
             self.match_named(&pool);
@@ -187,43 +232,49 @@ impl World {
 
     /// Keeps who holds which pod, and which pods were held once.
     fn index_grants(&mut self, uid: &Uid, old: Option<&BatchSandbox>, new: &BatchSandbox) {
-        let grants = |b: &BatchSandbox| b.status.as_ref().map(|s| s.grants.clone()).unwrap_or_default();
-        let (old, new) = (old.map(grants).unwrap_or_default(), grants(new));
+        let (old, new) = (old.map(claims_of).unwrap_or_default(), claims_of(new));
         if old == new {
             return;
         }
         let mut changed = BTreeSet::new();
-        for grant in &old {
-            let pod: Uid = grant.pod_uid.as_str().into();
-            if grant.state.holds() {
-                if self.holders.get(&pod) == Some(uid) {
-                    self.holders.remove(&pod);
+        for (pod, holds) in &old {
+            if *holds {
+                if self.holders.get(pod) == Some(uid) {
+                    self.holders.remove(pod);
                 }
-            } else if let Some(n) = self.stained.get_mut(&pod) {
+            } else if let Some(n) = self.stained.get_mut(pod) {
                 *n -= 1;
                 if *n == 0 {
-                    self.stained.remove(&pod);
+                    self.stained.remove(pod);
                 }
             }
-            changed.insert(pod);
+            changed.insert(pod.clone());
         }
-        for grant in &new {
-            let pod: Uid = grant.pod_uid.as_str().into();
-            if grant.state.holds() {
+        for (pod, holds) in &new {
+            if *holds {
                 self.holders.entry(pod.clone()).or_insert_with(|| uid.clone());
+                self.void_promise(pod, uid);
             } else {
                 *self.stained.entry(pod.clone()).or_default() += 1;
             }
-            changed.insert(pod);
+            changed.insert(pod.clone());
         }
         for pod in &changed {
             // A grant that left the list without its pod being gone still means that the pod was used.
-            if !new.iter().any(|g| *g.pod_uid == **pod) {
+            if !new.iter().any(|(of_new, _)| of_new == pod) {
                 self.soil(pod);
             }
             self.refile(pod);
             let owner = self.pods.get(pod).map(|e| e.view.clone());
             owner.iter().for_each(|view| self.touch_owner(view));
+        }
+    }
+
+    /// A promise of a pod that somebody else holds by a durable grant.
+    pub(super) fn void_promise(&mut self, pod: &Uid, holder: &Uid) {
+        if let Some(other) = self.reserved.get(pod).filter(|other| *other != holder).cloned() {
+            self.reserved.remove(pod);
+            self.drop_reservation(&other, pod);
         }
     }
 
@@ -308,8 +359,19 @@ impl World {
             let touch = seen != ClaimSeen::InFlight;
             entry.claims.insert(pod.clone(), (epoch, seen));
             if touch {
+                entry.answered.insert(pod.clone(), self.now);
                 self.touch_batch(batch);
             }
+        }
+    }
+
+    /// The API server refused to create a pod of its own, or did not this time.
+    pub fn observe_creation(&mut self, batch: &Uid, refusal: Option<Refusal>) {
+        if let Some(entry) = self.batches.get_mut(batch)
+            && entry.refusal != refusal
+        {
+            entry.refusal = refusal;
+            self.touch_batch(batch);
         }
     }
 
@@ -339,12 +401,17 @@ impl World {
         let entry = self.batches.get(uid)?;
         let own: Vec<Uid> = self.batch_pods.get(uid).into_iter().flatten().cloned().collect();
         let granted = entry.grants().iter().map(|g| Uid::from(g.pod_uid.as_str()));
-        let pods = granted
+        let heirs = self.inheritance(uid);
+        let inherited = heirs.iter().flatten().flatten().filter_map(|i| i.pod.as_ref().map(|p| p.uid.clone()));
+        let inherited: Vec<Uid> = inherited.collect();
+        let pods: HashMap<Uid, PodView> = granted
+            .chain(inherited)
             .chain(entry.reserved.iter().cloned())
             .chain(own.iter().cloned())
             .filter_map(|uid| self.pods.get(&uid).map(|e| (uid, e.view.clone())))
             .collect();
         let (shortage, pool_trouble) = self.shortage(uid, entry);
+        let ready = pods.keys().filter_map(|uid| Some((uid.clone(), self.pods.get(uid)?.ready_seen?))).collect();
         Some(BatchSnapshot {
             now,
             batch: entry.object.clone(),
@@ -357,6 +424,9 @@ impl World {
             claims: entry.claims.clone(),
             entrypoints: entry.entrypoints.clone(),
             tasks: entry.tasks.clone(),
+            inherited: heirs,
+            refusal: entry.refusal.clone(),
+            times: Times { seen: Some(entry.seen), ready, answered: entry.answered.clone() },
         })
     }
 
@@ -385,6 +455,12 @@ impl World {
         }
         (Some(Shortage::Starting), trouble)
     }
+}
+
+/// The pods in an object's grants, and whether it holds them.
+fn claims_of(batch: &BatchSandbox) -> Vec<(Uid, bool)> {
+    let grants = batch.status.iter().flat_map(|s| &s.grants);
+    grants.map(|g| (g.pod_uid.as_str().into(), g.state.holds() || batch::is_kept(batch, g))).collect()
 }
 
 /// An object without status, to take another's place in the indexes.

@@ -6,19 +6,27 @@
 //! [`World::take_touched`].
 
 mod batches;
+mod inherited;
+mod lists;
 mod pod;
 mod pools;
 mod shelf;
+mod sums;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use api_types::crd::{BatchSandbox, Pool};
-pub use batches::{BatchEntry, BatchSnapshot, ClaimSeen, Shortage, TasksSeen};
+pub use batches::{BatchEntry, BatchSnapshot, ClaimSeen, Refusal, Shortage, TasksSeen, Times};
+pub use inherited::Inherited;
+pub(crate) use inherited::is_inherited;
 use jiff::Timestamp;
-pub use pod::{Claimant, Owner, Phase, PodView, Trouble};
+use lists::Lists;
+pub use lists::Scope;
+pub use pod::{Claimant, Owner, Phase, PodView, Start, Trouble};
 pub use pools::{PoolEntry, PoolMemory, PoolSnapshot, Template};
 pub use shelf::{Class, Shelf};
+pub use sums::PoolSums;
 
 /// UID of an object.
 pub type Uid = Arc<str>;
@@ -101,15 +109,15 @@ pub struct World {
     waiting: HashMap<ObjectName, BTreeMap<(Timestamp, Uid), usize>>,
     /// Pods deleted not long ago: an answer that comes late must not bring them back.
     buried: shelf::Recent,
-    lists: HashMap<Kind, List>,
+    /// What objects of older controllers say that they hold.
+    inherited: inherited::Index,
+    lists: Lists,
     touched: HashSet<Key>,
-}
-
-/// How far the listing of a kind is.
-#[derive(Debug, Default)]
-struct List {
-    round: u64,
-    done: bool,
+    /// Whether another controller decides, so that nothing is promised here.
+    standing_by: bool,
+    /// The time that new observations carry.
+    now: Timestamp,
+    started: Vec<Start>,
 }
 
 struct PodEntry {
@@ -117,6 +125,8 @@ struct PodEntry {
     class: Option<Class>,
     round: u64,
     dirty: bool,
+    /// When it was seen ready first.
+    ready_seen: Option<Timestamp>,
 }
 
 impl World {
@@ -125,30 +135,51 @@ impl World {
         Self::default()
     }
 
+    /// Nothing known yet, of some namespaces only; all of them when none is named.
+    pub fn of(namespaces: &[String]) -> Self {
+        Self { lists: Lists::of(namespaces), ..Self::default() }
+    }
+
+    /// What is told from now on happens at this time.
+    pub fn set_time(&mut self, now: Timestamp) {
+        self.now = now;
+    }
+
+    /// Another controller leads: nothing is promised until [`World::lead`].
+    pub fn stand_by(&mut self) {
+        self.standing_by = true;
+    }
+
+    /// We lead: whoever waits is served.
+    pub fn lead(&mut self) {
+        self.standing_by = false;
+        let pools: Vec<Uid> = self.pools.keys().cloned().collect();
+        pools.iter().for_each(|pool| self.match_pool(pool));
+    }
+
     /// A listing of this kind begins: what it does not name will be gone when it ends.
-    pub fn begin_list(&mut self, kind: Kind) {
-        self.lists.entry(kind).or_default().round += 1;
+    pub fn begin_list(&mut self, kind: Kind, scope: &Scope) {
+        self.lists.begin(kind, scope);
     }
 
     /// The listing has ended.
-    pub fn end_list(&mut self, kind: Kind) {
-        let list = self.lists.entry(kind).or_default();
-        list.done = true;
-        let round = list.round;
+    pub fn end_list(&mut self, kind: Kind, scope: &Scope) {
+        let round = self.lists.end(kind, scope);
+        let inside = |namespace: &str| scope.as_deref().is_none_or(|s| s == namespace);
         match kind {
             Kind::Pod => {
-                let gone: Vec<Uid> =
-                    self.pods.iter().filter(|(_, e)| e.round < round).map(|(uid, _)| uid.clone()).collect();
+                let old = self.pods.iter().filter(|(_, e)| e.round < round && inside(&e.view.namespace));
+                let gone: Vec<Uid> = old.map(|(uid, _)| uid.clone()).collect();
                 gone.iter().for_each(|uid| self.remove_pod(uid));
             }
             Kind::Pool => {
-                let gone: Vec<Uid> =
-                    self.pools.iter().filter(|(_, e)| e.round < round).map(|(uid, _)| uid.clone()).collect();
+                let old = self.pools.iter().filter(|(_, e)| e.round < round && inside(&e.name.namespace));
+                let gone: Vec<Uid> = old.map(|(uid, _)| uid.clone()).collect();
                 gone.iter().for_each(|uid| self.remove_pool(uid));
             }
             Kind::Batch => {
-                let gone: Vec<Uid> =
-                    self.batches.iter().filter(|(_, e)| e.round < round).map(|(uid, _)| uid.clone()).collect();
+                let old = self.batches.iter().filter(|(_, e)| e.round < round && inside(&e.name.namespace));
+                let gone: Vec<Uid> = old.map(|(uid, _)| uid.clone()).collect();
                 gone.iter().for_each(|uid| self.remove_batch(uid));
             }
         }
@@ -156,7 +187,17 @@ impl World {
 
     /// Whether every kind was listed once; before that nothing may be decided.
     pub fn is_synced(&self) -> bool {
-        [Kind::Pod, Kind::Pool, Kind::Batch].iter().all(|k| self.lists.get(k).is_some_and(|l| l.done))
+        [Kind::Pod, Kind::Pool, Kind::Batch].iter().all(|kind| self.is_listed(*kind))
+    }
+
+    /// Whether a kind was listed everywhere once.
+    pub fn is_listed(&self, kind: Kind) -> bool {
+        self.lists.is_listed(kind)
+    }
+
+    /// How the pods started that became ready since the last call.
+    pub fn take_started(&mut self) -> Vec<Start> {
+        std::mem::take(&mut self.started)
     }
 
     /// Every object there is, to look at all of them once.
@@ -168,10 +209,6 @@ impl World {
     /// The objects to look at again since the last call.
     pub fn take_touched(&mut self) -> Vec<Key> {
         self.touched.drain().collect()
-    }
-
-    fn round(&self, kind: Kind) -> u64 {
-        self.lists.get(&kind).map_or(0, |l| l.round)
     }
 
     /// A pod, if it is known.
@@ -196,8 +233,9 @@ impl World {
         if self.buried.contains(&view.uid) {
             return;
         }
-        let round = self.round(Kind::Pod);
+        let round = self.lists.round(Kind::Pod, &view.namespace);
         let uid = view.uid.clone();
+        let ready_seen = view.is_ready().then_some(self.now);
         match self.pods.get_mut(&uid) {
             Some(entry) => {
                 entry.round = round;
@@ -207,12 +245,20 @@ impl World {
                 // A deletion that was accepted is never taken back.
                 let deleting = entry.view.deleting || view.deleting;
                 entry.view = PodView { deleting, ..view };
+                if let (None, Some(now)) = (entry.ready_seen, ready_seen) {
+                    entry.ready_seen = Some(now);
+                    self.started.extend(entry.view.start);
+                }
             }
             None => {
                 if let Some(Owner::Batch(owner)) = &view.owner {
                     self.batch_pods.entry(owner.clone()).or_default().insert(uid.clone());
                 }
-                self.pods.insert(uid.clone(), PodEntry { view, class: None, round, dirty: false });
+                // One that was ready before we looked is as old as it says.
+                let ready_seen =
+                    if self.lists.listing(Kind::Pod, &view.namespace) { view.ready_since } else { ready_seen };
+                self.inherited.add_pod(&view);
+                self.pods.insert(uid.clone(), PodEntry { view, class: None, round, dirty: false, ready_seen });
             }
         }
         self.refile(&uid);
@@ -235,6 +281,7 @@ impl World {
     pub fn remove_pod(&mut self, uid: &str) {
         self.buried.insert(uid.into());
         let Some(entry) = self.pods.remove(uid) else { return };
+        self.inherited.remove_pod(&entry.view);
         if let Some(Owner::Batch(owner)) = &entry.view.owner
             && let Some(pods) = self.batch_pods.get_mut(owner)
         {
@@ -295,7 +342,7 @@ impl World {
         if view.deleting {
             return Class::Terminating;
         }
-        let holder = self.holders.get(&view.uid).or_else(|| self.reserved.get(&view.uid));
+        let holder = self.holder_of(view);
         let foreign_mark = view.claimed_by.as_deref().is_some_and(|by| Some(by) != holder.map(|h| &**h));
         if entry.dirty || foreign_mark {
             return Class::Spent;
@@ -303,7 +350,10 @@ impl World {
         if holder.is_some() {
             return Class::Held;
         }
-        if self.stained.contains_key(&view.uid) || view.is_over() || view.evict {
+        if self.inherited.is_unsure(view) {
+            return Class::Held;
+        }
+        if self.stained.contains_key(&view.uid) || view.is_over() || view.evict || view.node_lost || view.recycled {
             return Class::Spent;
         }
         match (view.is_ready(), view.restarts) {
@@ -314,10 +364,17 @@ impl World {
         }
     }
 
+    /// Who has a pod: by a durable grant, by what an older controller left, or by a promise.
+    fn holder_of(&self, view: &PodView) -> Option<&Uid> {
+        let uid = &view.uid;
+        self.holders.get(uid).or_else(|| self.inherited.holder(view)).or_else(|| self.reserved.get(uid))
+    }
+
     /// Whether anybody had the pod once.
     fn was_used(&self, uid: &Uid) -> bool {
         let entry = self.pods.get(uid);
-        self.stained.contains_key(uid) || entry.is_some_and(|e| e.dirty || e.view.claimed_by.is_some())
+        self.stained.contains_key(uid)
+            || entry.is_some_and(|e| e.dirty || e.view.claimed_by.is_some() || e.view.recycled)
     }
 
     fn touch_owner(&mut self, view: &PodView) {
@@ -332,7 +389,8 @@ impl World {
     fn touch_around(&mut self, uid: &Uid) {
         let Some(view) = self.pods.get(uid).map(|e| e.view.clone()) else { return };
         self.touch_owner(&view);
-        for holder in [self.holders.get(uid).cloned(), self.reserved.get(uid).cloned()].into_iter().flatten() {
+        let heir = self.inherited.holder(&view).cloned();
+        for holder in [self.holders.get(uid).cloned(), self.reserved.get(uid).cloned(), heir].into_iter().flatten() {
             self.touch_batch(&holder);
         }
     }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use api_types::crd::Daemons;
-use api_types::names::{GROUP, env, labels};
+use api_types::names::{GROUP, annotations, env, labels};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
 
 use super::{Uid, version_of};
 
@@ -126,6 +126,25 @@ pub struct PodView {
     pub task_executor: bool,
     /// Whether its daemons know the platform's key.
     pub keyed: bool,
+    /// Whether its containers run as far as anybody knows, and its node does not answer.
+    pub node_lost: bool,
+    /// Whether an older controller began to make it fit for another owner.
+    pub recycled: bool,
+    /// How long each part of its start took, once it is ready.
+    pub start: Option<Start>,
+}
+
+/// How long the parts of a pod's start took, in whole seconds, which is what Kubernetes records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Start {
+    /// From its creation until it had a node.
+    pub schedule: u64,
+    /// Until its sandbox and network stood.
+    pub sandbox: u64,
+    /// Until its init containers had ended, their images included.
+    pub init: u64,
+    /// Until its containers were ready, their images included.
+    pub containers: u64,
 }
 
 impl PodView {
@@ -146,11 +165,19 @@ impl PodView {
         let created = meta.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0);
         let ready_since =
             ready.filter(|_| phase == Phase::Running).map(|c| c.last_transition_time.as_ref().map_or(created, |t| t.0));
+        let start = ready_since.and_then(|_| start(created, status.conditions.as_deref().unwrap_or_default()));
+        let node_lost = phase == Phase::Running && is_node_lost(pod);
+        let disruption =
+            status.conditions.iter().flatten().find(|c| c.type_ == "DisruptionTarget" && c.status == "True");
+        let disruption = disruption.map(|c| {
+            let reason = c.reason.clone().unwrap_or_else(|| "Disrupted".to_owned());
+            Trouble::new(reason, c.message.clone().unwrap_or_default())
+        });
         let containers = status.container_statuses.as_deref().unwrap_or_default();
         let init = status.init_container_statuses.as_deref().unwrap_or_default();
         let pod_trouble =
             status.reason.clone().map(|reason| Trouble::new(reason, status.message.clone().unwrap_or_default()));
-        let ended = pod_trouble.or_else(|| containers.iter().chain(init).find_map(ended));
+        let ended = pod_trouble.or(disruption).or_else(|| containers.iter().chain(init).find_map(ended));
         Some(Self {
             namespace: meta.namespace.as_deref().unwrap_or_default().into(),
             name: meta.name.as_deref().unwrap_or_default().into(),
@@ -182,6 +209,9 @@ impl PodView {
                 .flat_map(|s| &s.containers)
                 .flat_map(|c| c.env.iter().flatten())
                 .any(|e| e.name == env::DAEMON_KEY),
+            node_lost,
+            recycled: meta.annotations.as_ref().is_some_and(|a| a.contains_key(annotations::RESTART_RECORD)),
+            start,
         })
     }
 
@@ -199,6 +229,33 @@ impl PodView {
     pub fn epitaph(&self, fallback: &str, message: &str) -> Trouble {
         self.ended.clone().unwrap_or_else(|| Trouble::new(fallback, message))
     }
+}
+
+/// Kubernetes: when a node is silent its pods lose the condition Ready, and only the kubelet, which is gone, would take
+/// ContainersReady away. Readiness gates can do the same to a healthy pod.
+fn is_node_lost(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|s| &s.conditions).flatten();
+    let says = |kind: &str, status: &str| conditions.clone().any(|c| c.type_ == kind && c.status == status);
+    let gates = pod.spec.as_ref().and_then(|s| s.readiness_gates.as_ref()).is_some_and(|g| !g.is_empty());
+    !gates && says("Ready", "False") && says("ContainersReady", "True")
+}
+
+/// Reads the times of a start; `None` when a condition of it is missing.
+fn start(created: Timestamp, conditions: &[PodCondition]) -> Option<Start> {
+    let at = |kind: &str| {
+        let condition = conditions.iter().find(|c| c.type_ == kind && c.status == "True")?;
+        condition.last_transition_time.as_ref().map(|t| t.0)
+    };
+    let seconds = |from: Timestamp, to: Timestamp| u64::try_from(to.duration_since(from).as_secs()).unwrap_or(0);
+    let (scheduled, initialized, ready) = (at("PodScheduled")?, at("Initialized")?, at("ContainersReady")?);
+    // Kubernetes before 1.29 does not tell this one apart.
+    let network = at("PodReadyToStartContainers").unwrap_or(scheduled).min(initialized);
+    Some(Start {
+        schedule: seconds(created, scheduled),
+        sandbox: seconds(scheduled, network),
+        init: seconds(network, initialized),
+        containers: seconds(initialized, ready),
+    })
 }
 
 fn owner_of(pod: &Pod) -> Option<Owner> {
@@ -276,6 +333,26 @@ mod tests {
         let trouble = seen.failing.unwrap();
         assert_eq!(trouble.reason, "ErrImagePull");
         assert!(trouble.message.contains("no such image"));
+    }
+
+    #[test]
+    fn a_silent_node_is_told_from_a_failing_probe() {
+        let conditions = |containers: &str| serde_json::json!([{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": containers}]);
+        let of = |c| pod(serde_json::json!({"phase": "Running", "podIP": "10.0.0.1", "conditions": c}));
+        assert!(of(conditions("True")).node_lost);
+        assert!(!of(conditions("False")).node_lost);
+    }
+
+    #[test]
+    fn a_start_is_split_by_its_conditions() {
+        let at = |kind: &str, second: u32| serde_json::json!({"type": kind, "status": "True", "lastTransitionTime": format!("2026-01-01T00:00:{second:02}Z")});
+        let object: Pod = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "p", "namespace": "d", "uid": "u1", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"containers": []}, "status": {"phase": "Running", "podIP": "10.0.0.1", "conditions": [
+                at("PodScheduled", 1), at("PodReadyToStartContainers", 3), at("Initialized", 6), at("ContainersReady", 10), at("Ready", 10)]}}))
+        .unwrap();
+        let start = PodView::of(&object).unwrap().start;
+        assert_eq!(start, Some(Start { schedule: 1, sandbox: 2, init: 3, containers: 4 }));
     }
 
     #[test]

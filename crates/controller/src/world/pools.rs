@@ -37,7 +37,9 @@ pub struct PoolMemory {
     pub create_error: Option<Trouble>,
     /// Pods that ended before they were ready, in a row.
     pub false_starts: u32,
-    /// When the next pod may be created after false starts.
+    /// Creations refused by the API server, in a row.
+    pub refusals: u32,
+    /// When the next pod may be created after false starts or refusals.
     pub create_after: Option<Timestamp>,
     /// When status was written last.
     pub status_written: Option<Timestamp>,
@@ -86,7 +88,7 @@ impl World {
         let Some(uid) = pool.uid().map(Uid::from) else { return };
         let name = ObjectName::new(&pool.namespace().unwrap_or_default(), &pool.name_any());
         let version = version_of(pool.resource_version().as_deref());
-        let round = self.round(Kind::Pool);
+        let round = self.lists.round(Kind::Pool, &name.namespace);
         if let Some(old) = self.pool_names.get(&name).filter(|old| **old != uid).cloned() {
             self.remove_pool(&old);
         }
@@ -106,7 +108,7 @@ impl World {
             }
             Some(entry) => {
                 // A new spec deserves a new try.
-                let memory = PoolMemory { false_starts: 0, create_after: None, ..entry.memory.clone() };
+                let memory = PoolMemory { false_starts: 0, refusals: 0, create_after: None, ..entry.memory.clone() };
                 (template::read(&pool), memory)
             }
             None => (template::read(&pool), PoolMemory::default()),
@@ -140,6 +142,9 @@ impl World {
 
     /// Promises ready pods to whoever waits, by the planner's rule.
     pub(super) fn match_pool(&mut self, uid: &Uid) {
+        if self.standing_by {
+            return;
+        }
         let Some(pool) = self.pools.get(uid) else { return };
         if pool.object.metadata.deletion_timestamp.is_some() {
             return;

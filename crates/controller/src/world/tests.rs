@@ -7,8 +7,8 @@ use super::*;
 fn world() -> World {
     let mut world = World::new();
     for kind in [Kind::Pod, Kind::Pool, Kind::Batch] {
-        world.begin_list(kind);
-        world.end_list(kind);
+        world.begin_list(kind, &None);
+        world.end_list(kind, &None);
     }
     world
 }
@@ -147,9 +147,9 @@ fn a_listing_buries_what_it_does_not_name() {
     let mut world = world();
     world.apply_pool(pool("p", 9));
     world.apply_pod(pod("a", 1, |_| {}));
-    world.begin_list(Kind::Pod);
+    world.begin_list(Kind::Pod, &None);
     world.apply_pod(pod("b", 2, |_| {}));
-    world.end_list(Kind::Pod);
+    world.end_list(Kind::Pod, &None);
     assert_eq!(counts(&world).existing(), 1);
     assert!(world.pod("a").is_none() && world.pod("b").is_some());
 }

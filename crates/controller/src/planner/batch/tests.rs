@@ -43,6 +43,9 @@ fn snapshot(spec: serde_json::Value, pods: &[&str]) -> BatchSnapshot {
         claims: HashMap::new(),
         entrypoints: HashMap::new(),
         tasks: HashMap::new(),
+        inherited: None,
+        refusal: None,
+        times: crate::world::Times::default(),
     }
 }
 
