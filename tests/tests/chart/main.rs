@@ -1,6 +1,7 @@
 //! The chart as Helm renders it, without a cluster: what comes out of good values, and what is said of bad ones.
 
 mod helm;
+mod hooks;
 mod monitoring;
 mod network;
 mod pools;

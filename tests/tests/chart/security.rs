@@ -8,12 +8,13 @@ fn everything() -> Rendered {
     helm::render(&std::fs::read_to_string(helm::chart().join("ci/everything-values.yaml")).unwrap()).unwrap()
 }
 
-/// Every pod of ours: those of Deployments, and that of the test.
+/// Every pod of ours: those of Deployments, of the Job before an uninstall, and that of the test.
 fn pods(rendered: &Rendered) -> Vec<(&Value, &Value)> {
     let of = |object: &'_ Value| object["metadata"]["name"].clone();
-    let deployments = rendered.all("Deployment").map(|d| (d, &d["spec"]["template"]["spec"]));
-    let pods: Vec<_> = deployments.chain(rendered.all("Pod").map(|p| (p, &p["spec"]))).collect();
-    assert_eq!(pods.len(), 3, "{:?}", pods.iter().map(|(o, _)| of(o)).collect::<Vec<_>>());
+    let templates = rendered.all("Deployment").chain(rendered.all("Job"));
+    let templates = templates.map(|object| (object, &object["spec"]["template"]["spec"]));
+    let pods: Vec<_> = templates.chain(rendered.all("Pod").map(|p| (p, &p["spec"]))).collect();
+    assert_eq!(pods.len(), 4, "{:?}", pods.iter().map(|(o, _)| of(o)).collect::<Vec<_>>());
     pods
 }
 
