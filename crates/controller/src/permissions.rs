@@ -8,6 +8,8 @@ use kube::api::{Api, PostParams};
 use kube::{Client, Error};
 use telemetry::Check;
 
+use crate::LeaderElection;
+
 /// How long one question may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Time between two rounds of questions while something is missing.
@@ -89,7 +91,9 @@ async fn missing(client: &Client, namespaces: &[String], lease: Option<&str>) ->
     let namespaces = if namespaces.is_empty() { &everywhere[..] } else { namespaces };
     let in_namespaces = namespaces.iter().flat_map(|n| RULES.iter().map(move |rule| (n.as_str(), rule)));
     let in_lease = lease.iter().flat_map(|n| LEASE_RULES.iter().map(move |rule| (*n, rule)));
-    for (namespace, rule) in in_namespaces.chain(in_lease) {
+    // Collected: a chain of closures held over the requests would keep the future from being sent to another thread.
+    let asked: Vec<(&str, &Rule)> = in_namespaces.chain(in_lease).collect();
+    for (namespace, rule) in asked {
         let mut verbs = Vec::new();
         for verb in rule.verbs {
             if !allowed(client, namespace, rule, verb).await? {
@@ -116,6 +120,8 @@ async fn allowed(client: &Client, namespace: &str, rule: &Rule, verb: &str) -> k
             resource_attributes: Some(ResourceAttributes {
                 namespace: Some(namespace.to_owned()).filter(|n| !n.is_empty()),
                 verb: Some(verb.to_owned()),
+                // A role may be held to the one Lease; a create names no object yet.
+                name: (rule.resource == "leases" && verb != "create").then(|| LeaderElection::LEASE_NAME.to_owned()),
                 group: Some(rule.group.to_owned()),
                 resource: Some(resource.to_owned()),
                 subresource,
