@@ -65,6 +65,8 @@ catalogue! {
     MissingApiKey = "MISSING_API_KEY", 401, "Send the key in header OPEN-SANDBOX-API-KEY.";
     /// The API key is not one of this server's.
     InvalidApiKey = "INVALID_API_KEY", 401, "Check the key; `osb status` prints the one of the embedded platform.";
+    /// The token of a sandbox's port is missing or not the right one.
+    InvalidSecureAccess = "MISSING_OR_INVALID_SECURE_ACCESS", 401, "Ask for the endpoint again and send its headers.";
     /// The API key may not do this.
     InsufficientScope = "INSUFFICIENT_SCOPE", 403, "Use a key whose scope allows it; the message names the scope.";
     /// The caller sends more requests than it may.

@@ -46,6 +46,34 @@ pub struct Config {
     #[arg(long, env = "EXECD_API_GRACE_SHUTDOWN", default_value = "1s", value_parser = go_duration)]
     pub graceful_shutdown_timeout: Duration,
 
+    /// Bytes of memory for the output of all commands.
+    #[arg(long, env = "EXECD_JOURNAL_MEMORY", default_value_t = 32 << 20)]
+    pub journal_memory: usize,
+
+    /// Bytes on the disk for the output of all commands; 0 keeps it in memory alone.
+    #[arg(long, env = "EXECD_JOURNAL_DISK", default_value_t = 512 << 20)]
+    pub journal_disk: u64,
+
+    /// Bytes of output that one command keeps.
+    #[arg(long, env = "EXECD_JOURNAL_EXECUTION", default_value_t = 256 << 20)]
+    pub journal_execution: u64,
+
+    /// Time for which an ended command stays readable.
+    #[arg(long, env = "EXECD_JOURNAL_KEEP", default_value = "1h", value_parser = go_duration)]
+    pub journal_keep: Duration,
+
+    /// Commands that may run at once.
+    #[arg(long, env = "EXECD_MAX_EXECUTIONS", default_value_t = 2048)]
+    pub max_executions: usize,
+
+    /// Shell sessions, and terminals, that there may be at once.
+    #[arg(long, env = "EXECD_MAX_SESSIONS", default_value_t = 256)]
+    pub max_sessions: usize,
+
+    /// Time without use after which a session or terminal is ended.
+    #[arg(long, env = "EXECD_SESSION_IDLE", default_value = "24h", value_parser = go_duration)]
+    pub session_idle: Duration,
+
     /// Accepted; code contexts are not part of this daemon yet.
     #[arg(long, env = "JUPYTER_HOST", default_value = "", hide = true)]
     pub jupyter_host: String,

@@ -16,6 +16,7 @@ const BLOCKING_THREADS: usize = 8;
 fn main() -> ExitCode {
     let config = Config::parse_from(normalise(std::env::args_os()));
     execd::logging::init(config.log_level);
+    execd::sys::raise_descriptors();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build();
     let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| {

@@ -7,7 +7,7 @@ use nix::libc::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::exec::Child;
-use crate::sys::{self, ExitStatus, Sink, SpawnPlan};
+use crate::sys::{self, ExitStatus, Input, Sink, SpawnPlan};
 
 /// Signals that are passed on to the main process.
 const FORWARDED: [i32; 7] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH];
@@ -29,7 +29,7 @@ impl MainProcess {
         let signals = FORWARDED.into_iter().map(listen).collect::<io::Result<_>>()?;
         let env: Vec<_> = crate::envs::base(std::env::vars_os()).into_iter().collect();
         let plan =
-            SpawnPlan { argv, env: &env, cwd: None, credentials: None, sink: Sink::Inherit, inherit_stdin: true };
+            SpawnPlan { argv, env: &env, cwd: None, credentials: None, sink: Sink::Inherit, input: Input::Inherit };
         Ok(Self { child: Child::new(sys::spawn(plan)?)?, signals })
     }
 

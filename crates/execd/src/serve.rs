@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +19,12 @@ use tower::util::MapRequestLayer;
 use crate::claim::{Claims, StateDir, Store, TokenHash};
 use crate::config::Config;
 use crate::envs;
-use crate::http::{App, router, strip_self};
+use crate::exec::{Engine, Settings};
+use crate::http::{App, router, strip_identity, strip_self};
+use crate::journal::{self, Limits};
 use crate::metrics::{Meter, Source};
+use crate::pty::Terminals;
+use crate::session::Sessions;
 
 /// Why the daemon does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -73,15 +78,18 @@ impl Daemon {
             // Programs append to this file to set variables for later commands.
             base.insert(api_types::names::env::EXECD_ENVS.into(), path.into());
         }
+        let engine = engine(config, &dir);
         let app = App {
             base,
             envs_file,
             cwd: std::env::current_dir().unwrap_or_else(|_| "/".into()),
             port,
-            static_token: given(&config.access_token).map(|token| TokenHash::of(&token)),
-            claims: Claims::load(Store::new(dir), key.is_some(), pod),
+            claims: Claims::load(Store::new(dir.clone()), key.is_some(), pod),
             key,
-            engine: crate::exec::Engine::default(),
+            static_token: given(&config.access_token).map(|token| TokenHash::of(&token)),
+            terminals: Terminals::new(engine.store().clone(), config.max_sessions, config.session_idle),
+            engine,
+            sessions: Sessions::new(config.max_sessions, config.session_idle),
             tasks: crate::tasks::Tasks::default(),
             meter: Meter::new(Source::find()),
             ports: Default::default(),
@@ -98,6 +106,10 @@ impl Daemon {
         let rewrite = MapRequestLayer::new(move |mut request: Request| {
             if let Some(uri) = strip_self(request.uri(), port) {
                 *request.uri_mut() = uri;
+            }
+            if let Some((identity, uri)) = strip_identity(request.uri()) {
+                *request.uri_mut() = uri;
+                request.extensions_mut().insert(identity);
             }
             request
         });
@@ -119,11 +131,29 @@ impl Daemon {
     }
 }
 
+fn engine(config: &Config, dir: &StateDir) -> Engine {
+    let limits = Limits {
+        memory: config.journal_memory,
+        disk: config.journal_disk,
+        execution: config.journal_execution,
+        ..Limits::default()
+    };
+    let temporary = std::env::temp_dir();
+    // The state may be in memory; output is to be where a disk is.
+    let dirs = dir.path().into_iter().chain([temporary.as_path(), Path::new("/var/tmp"), Path::new("/tmp")]);
+    Engine::new(Settings {
+        max_running: config.max_executions,
+        keep: config.journal_keep,
+        store: Arc::new(journal::Store::new(limits, dirs)),
+        cgroup: Source::find(),
+    })
+}
+
 /// Where the file of `EXECD_ENVS` is when nobody says: the usual place if it can be had there, else
 /// with the daemon's state.
 fn default_envs(dir: &StateDir) -> Option<std::path::PathBuf> {
     let usual = std::path::PathBuf::from("/opt/opensandbox/.env");
-    let touch = |path: &std::path::Path| std::fs::OpenOptions::new().append(true).create(true).open(path).is_ok();
+    let touch = |path: &Path| std::fs::OpenOptions::new().append(true).create(true).open(path).is_ok();
     if usual.parent().is_some_and(|parent| parent.is_dir()) && touch(&usual) {
         return Some(usual);
     }

@@ -34,6 +34,8 @@ pub enum Sink {
     Combined(OwnedFd),
     /// What the daemon itself has: for the container's main process.
     Inherit,
+    /// A terminal, for input too; the process leads a session of its own on it.
+    Terminal(OwnedFd),
 }
 
 /// Everything that is needed to start one process.
@@ -48,8 +50,18 @@ pub struct SpawnPlan<'a> {
     pub credentials: Option<&'a Credentials>,
     /// Output.
     pub sink: Sink,
-    /// Keep the daemon's standard input instead of `/dev/null`.
-    pub inherit_stdin: bool,
+    /// Standard input.
+    pub input: Input,
+}
+
+/// Where a process's input comes from.
+pub enum Input {
+    /// `/dev/null`.
+    Null,
+    /// What the daemon itself has.
+    Inherit,
+    /// This descriptor.
+    From(OwnedFd),
 }
 
 /// A started process: its id and a descriptor that becomes readable when it ends.
@@ -81,11 +93,24 @@ pub enum ExitStatus {
 pub fn spawn(plan: SpawnPlan<'_>) -> io::Result<Spawned> {
     let (program, arguments) = plan.argv.split_first().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut command = Command::new(program);
-    command.args(arguments).env_clear().envs(plan.env.iter().map(|(k, v)| (k, v))).process_group(0);
-    if !plan.inherit_stdin {
-        command.stdin(Stdio::null());
+    command.args(arguments).env_clear().envs(plan.env.iter().map(|(k, v)| (k, v)));
+    match plan.input {
+        Input::Null => {
+            command.stdin(Stdio::null());
+        }
+        Input::Inherit => {}
+        Input::From(fd) => {
+            command.stdin(fd);
+        }
+    }
+    let terminal = matches!(plan.sink, Sink::Terminal(_));
+    if !terminal {
+        command.process_group(0);
     }
     match plan.sink {
+        Sink::Terminal(slave) => {
+            command.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave);
+        }
         Sink::Split(stdout, stderr) => {
             command.stdout(stdout).stderr(stderr);
         }
@@ -96,6 +121,7 @@ pub fn spawn(plan: SpawnPlan<'_>) -> io::Result<Spawned> {
     }
     let cwd = plan.cwd.map(|path| CString::new(path.as_os_str().as_bytes())).transpose()?;
     let credentials = plan.credentials.cloned();
+    let files = ORIGINAL_FILES.get().copied();
     // SAFETY: the closure runs between fork and exec and makes only async-signal-safe calls on
     // memory that was allocated before the fork.
     unsafe {
@@ -103,6 +129,13 @@ pub fn spawn(plan: SpawnPlan<'_>) -> io::Result<Spawned> {
             // Handlers end with exec, but an ignored signal would stay ignored.
             for signal in 1..32 {
                 libc::signal(signal, libc::SIG_DFL);
+            }
+            if terminal {
+                check(libc::setsid())?;
+                check(libc::ioctl(0, libc::TIOCSCTTY, 0))?;
+            }
+            if let Some(limit) = &files {
+                check(libc::setrlimit(libc::RLIMIT_NOFILE, limit))?;
             }
             if let Some(to) = &credentials {
                 check(libc::setgroups(to.groups.len(), to.groups.as_ptr()))?;
@@ -119,6 +152,23 @@ pub fn spawn(plan: SpawnPlan<'_>) -> io::Result<Spawned> {
     let pid = child.id().cast_signed();
     let pidfd = pidfd_open(pid)?;
     Ok(Spawned { pid, pidfd })
+}
+
+/// The limit of descriptors that the daemon was started with; what it starts gets the same.
+static ORIGINAL_FILES: std::sync::OnceLock<libc::rlimit> = std::sync::OnceLock::new();
+
+/// Lets the daemon have as many descriptors as it may, for itself alone.
+pub fn raise_descriptors() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: getrlimit fills the struct it is given.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == -1 || limit.rlim_cur >= limit.rlim_max {
+        return;
+    }
+    let _ = ORIGINAL_FILES.set(limit);
+    // A table of millions of descriptors would cost memory; nothing here needs so many.
+    let raised = libc::rlimit { rlim_cur: limit.rlim_max.min(65_536).max(limit.rlim_cur), ..limit };
+    // SAFETY: setrlimit reads the struct it is given.
+    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) };
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {
@@ -150,6 +200,21 @@ pub fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }.map_err(io::Error::from)
 }
 
+/// Lets the runtime read and write a descriptor.
+///
+/// # Errors
+/// The reactor does not take the descriptor.
+pub fn watch_both(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: as in `watch`.
+    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE.add(Interest::WRITABLE)) }.map_err(io::Error::from)
+}
+
+/// Sets the window's size of a terminal by its master. A terminal that has gone needs none.
+pub fn set_window(master: impl AsFd, size: &nix::pty::Winsize) {
+    // SAFETY: TIOCSWINSZ reads one winsize, and `size` is one.
+    unsafe { libc::ioctl(master.as_fd().as_raw_fd(), libc::TIOCSWINSZ, &raw const *size) };
+}
+
 /// Sends a signal to exactly the process behind a descriptor.
 ///
 /// # Errors
@@ -159,6 +224,65 @@ pub fn pidfd_kill(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     // SAFETY: no memory is passed; the descriptor is open while it is borrowed.
     let result =
         unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, std::ptr::null::<libc::siginfo_t>(), 0) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Who the calling thread is to the file system.
+pub fn filesystem_user() -> u32 {
+    // SAFETY: the call takes a number; one that is nobody's changes nothing and gives the present one.
+    unsafe { libc::setfsuid(u32::MAX) }.cast_unsigned()
+}
+
+/// The calling thread is itself again when this is dropped.
+pub struct Assumed {
+    uid: u32,
+    gid: u32,
+    groups: Vec<u32>,
+}
+
+/// Makes the calling thread, and no other, somebody else to the file system.
+///
+/// # Errors
+/// The daemon is not root.
+pub fn assume(to: &Credentials) -> io::Result<Assumed> {
+    let groups: Vec<u32> = nix::unistd::getgroups()?.into_iter().map(nix::unistd::Gid::as_raw).collect();
+    let before = Assumed {
+        uid: nix::unistd::geteuid().as_raw(),
+        gid: nix::unistd::getegid().as_raw(),
+        groups,
+    };
+    thread_groups(&to.groups)?;
+    // SAFETY: both take numbers, and act on the calling thread only.
+    unsafe {
+        libc::setfsgid(to.gid);
+        libc::setfsuid(to.uid);
+    }
+    if filesystem_user() != to.uid {
+        // `before` restores what was changed.
+        drop(before);
+        return Err(io::Error::from(io::ErrorKind::PermissionDenied));
+    }
+    Ok(before)
+}
+
+impl Drop for Assumed {
+    fn drop(&mut self) {
+        // SAFETY: as in `assume`.
+        unsafe {
+            libc::setfsuid(self.uid);
+            libc::setfsgid(self.gid);
+        }
+        if thread_groups(&self.groups).is_err() || filesystem_user() != self.uid {
+            // Later work on this thread would be done in the wrong name.
+            std::process::abort();
+        }
+    }
+}
+
+/// The C library's `setgroups` would change every thread.
+fn thread_groups(groups: &[u32]) -> io::Result<()> {
+    // SAFETY: the kernel reads `len` numbers from the slice.
+    let result = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -223,6 +347,18 @@ pub fn readable_bytes(fd: impl AsFd) -> usize {
     if result == -1 { 0 } else { usize::try_from(count).unwrap_or(0) }
 }
 
+/// Time since the machine was started in the kernel's ticks, as processes' start times are told.
+pub fn ticks() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: clock_gettime fills the struct it is given; sysconf takes a number.
+    let per_second = unsafe {
+        libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time);
+        libc::sysconf(libc::_SC_CLK_TCK)
+    };
+    let per_second = per_second.max(1).cast_unsigned();
+    time.tv_sec.cast_unsigned() * per_second + time.tv_nsec.cast_unsigned() * per_second / 1_000_000_000
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,7 +372,7 @@ mod tests {
             cwd: None,
             credentials: None,
             sink: Sink::Inherit,
-            inherit_stdin: false,
+            input: Input::Null,
         })
     }
 

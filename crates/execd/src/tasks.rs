@@ -152,6 +152,8 @@ fn launch(process: &ProcessTask, below: &BTreeMap<String, String>, base: &Env) -
         split: false,
         timeout,
         content: process.command.join(" "),
+        input: crate::exec::Input::Null,
+        while_read: false,
     })
 }
 

@@ -234,7 +234,7 @@ async fn a_client_that_goes_does_not_end_the_command() {
 async fn a_reader_that_stands_still_holds_nobody_and_is_told() {
     let execd = Execd::open();
     let done = execd.path("done");
-    let command = format!("head -c 64000000 /dev/zero | tr '\\0' 'x' | fold -w 99; echo ended > {}", done.display());
+    let command = format!("head -c 400000000 /dev/zero | tr '\\0' 'x' | fold -w 99; echo ended > {}", done.display());
     let mut answer = execd.post("/command", &json!({"command": command})).await;
     let mut seen = answer.chunk().await.unwrap().unwrap().to_vec();
     eventually(&done, "ended\n").await;
@@ -267,4 +267,62 @@ async fn nothing_is_left_of_many_commands() {
     assert!(descriptors() <= before, "{} descriptors, {before} before", descriptors());
     let children = execd.shell("ps -o stat= --ppid $PPID | grep -c Z").await;
     assert_eq!(children.stdout(), ["0"]);
+}
+
+#[tokio::test]
+async fn standard_input_users_and_the_list() {
+    let execd = Execd::open();
+    let run = execd.run(&json!({"command": "cat; echo end", "stdin": "one\ntwo\n"})).await;
+    assert_eq!(run.stdout(), ["one", "two", "end"]);
+    let run = execd.run(&json!({"argv": ["cat"], "stdin_base64": "AAEC"})).await;
+    assert_eq!(run.stdout(), ["\u{0}\u{1}\u{2}"]);
+    let large = "x".repeat(1 << 20);
+    assert_eq!(execd.run(&json!({"command": "wc -c", "stdin": large})).await.stdout(), ["1048576"]);
+    assert_eq!(execd.run(&json!({"command": "exec <&-; true", "stdin": large})).await.exit(), "0");
+    if nix::unistd::geteuid().is_root() {
+        let run = execd.run(&json!({"command": "id -un; echo $HOME", "user": "root"})).await;
+        assert_eq!(run.stdout()[0], "root");
+    }
+    assert_eq!(code(execd.post("/command", &json!({"command": "x", "user": "nobody-here"})).await).await.0, 400);
+    let background = execd.run(&json!({"command": "sleep 1000", "background": true})).await;
+    let running: Value = execd.get("/command?running=true").await.json().await.unwrap();
+    assert_eq!((running.as_array().unwrap().len(), &running[0]["id"]), (1, &json!(background.id)));
+    let ended: Value = execd.get("/command?running=false").await.json().await.unwrap();
+    assert!(ended.as_array().unwrap().len() >= 4);
+}
+
+#[tokio::test]
+async fn a_command_that_belongs_to_its_stream_ends_with_it() {
+    let execd = Execd::open();
+    let pid_file = execd.path("pid");
+    let command = format!("echo $$ > {}; echo ready; sleep 1000", pid_file.display());
+    let mut answer = execd.post("/command", &json!({"command": command, "kill_on_disconnect": true})).await;
+    while !String::from_utf8_lossy(&answer.chunk().await.unwrap().unwrap()).contains("ready") {}
+    drop(answer);
+    let pid: i32 = std::fs::read_to_string(pid_file).unwrap().trim().parse().unwrap();
+    let gone = async {
+        while alive(pid) {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, gone).await.expect("it ends with its reader");
+}
+
+#[tokio::test]
+async fn a_stop_of_the_daemon_is_heard_while_a_command_runs_and_children_of_ended_ones_live() {
+    let execd = Execd::open();
+    let run = execd.run(&json!({"command": "sleep 1000 & echo $!", "background": true})).await;
+    let log = async {
+        loop {
+            let text = execd.get(&format!("/command/{}/logs", run.id)).await.text().await.unwrap();
+            if text.ends_with('\n') {
+                return text;
+            }
+        }
+    };
+    let child: i32 = tokio::time::timeout(DEADLINE, log).await.unwrap().trim().parse().unwrap();
+    let ended = execd.get(&format!("/command/{}/output", run.id)).await.bytes().await.unwrap();
+    assert_eq!(Run::of(&ended).exit(), "0");
+    assert!(alive(child), "the shell's end is not its children's");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child), nix::sys::signal::Signal::SIGKILL).unwrap();
 }

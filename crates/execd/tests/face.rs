@@ -16,15 +16,9 @@ async fn unknown_routes_wrong_verbs_and_empty_rooms() {
     assert_eq!(code(execd.get("/no/such").await).await, (404, "ROUTE_NOT_FOUND".into()));
     assert_eq!(code(execd.get("/command").await).await, (405, "METHOD_NOT_ALLOWED".into()));
     for path in [
-        "/session",
-        "/session/x/run",
-        "/pty",
-        "/pty/x/ws",
         "/code",
         "/code/contexts",
         "/v1/isolated/session",
-        "/v1/filesystem/1/2/files/info",
-        "/metrics/watch",
     ] {
         assert_eq!(code(execd.post(path, &json!({})).await).await, (501, "NOT_SUPPORTED".into()), "{path}");
     }

@@ -40,6 +40,8 @@ impl Entrypoint {
             split: false,
             timeout: None,
             content: record.entrypoint.join(" "),
+            input: crate::exec::Input::Null,
+            while_read: false,
         };
         match engine.start(ExecutionId::new(uuid::Uuid::new_v4().simple().to_string()), &launch) {
             Ok(execution) => Self::Own(execution),

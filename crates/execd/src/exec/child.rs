@@ -58,6 +58,14 @@ impl Child {
         status.or(stolen)
     }
 
+    /// Signals the process alone.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        sys::pidfd_kill(self.pidfd.get_ref(), signal)
+    }
+
     /// Signals the process group. Safe only while the process has not been reaped, for its id can't
     /// be given to another group before.
     pub fn signal_group(&self, signal: i32) {

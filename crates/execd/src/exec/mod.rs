@@ -6,11 +6,13 @@
 mod child;
 mod outcome;
 mod registry;
+mod stdin;
 mod supervise;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use api_types::ids::ExecutionId;
@@ -18,8 +20,11 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 
 pub use child::{Child, adopt_orphans};
-pub use outcome::{End, Outcome, signal_name};
-pub use registry::{Engine, EngineError};
+pub use outcome::{End, Outcome, looks_killed, signal_name};
+pub(crate) use registry::{Conductor, pipe};
+pub(crate) use supervise::{Outputs, group_since, stop_rest};
+pub use registry::{Engine, EngineError, Settings};
+pub use stdin::Stdin;
 
 use crate::journal::Journal;
 pub use crate::sys::Credentials;
@@ -41,7 +46,26 @@ pub struct Launch {
     pub timeout: Option<Duration>,
     /// What was asked for, for its status.
     pub content: String,
+    /// Its standard input.
+    pub input: Input,
+    /// Whether it is stopped when its last reader has gone.
+    pub while_read: bool,
 }
+
+/// Standard input of a process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Input {
+    /// None: `/dev/null`.
+    #[default]
+    Null,
+    /// These bytes, then its end.
+    Bytes(Vec<u8>),
+    /// These bytes, then what is sent later.
+    Open(Vec<u8>),
+}
+
+/// Time between TERM and KILL when nothing else was said.
+pub const GRACE: Duration = Duration::from_secs(3);
 
 /// A stop that was asked for: TERM now, KILL after the grace.
 #[derive(Debug, Clone, Copy)]
@@ -73,8 +97,16 @@ pub struct Execution {
     pub started_at: Timestamp,
     /// What it wrote.
     pub journal: Arc<Journal>,
-    phase: watch::Receiver<Phase>,
-    stop: mpsc::Sender<Stop>,
+    /// The session it runs in.
+    pub session: Option<String>,
+    /// Its standard input, where it has one.
+    pub stdin: Option<Stdin>,
+    /// Whether standard error is told apart.
+    pub split: bool,
+    pub(crate) while_read: bool,
+    pub(crate) readers: AtomicUsize,
+    pub(crate) phase: watch::Receiver<Phase>,
+    pub(crate) stop: mpsc::Sender<Stop>,
 }
 
 impl Execution {
@@ -100,6 +132,19 @@ impl Execution {
         }
     }
 
+    /// A live reader comes.
+    pub fn reader_joined(&self) {
+        self.readers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A live reader has gone; the last takes the execution with it, where that was asked for.
+    pub fn reader_left(&self) {
+        if self.readers.fetch_sub(1, Ordering::Relaxed) == 1 && self.while_read {
+            // A full queue means that a stop is under way already.
+            let _ = self.stop.try_send(Stop { grace: GRACE });
+        }
+    }
+
     /// Asks for a stop, and completes when the process and its group have ended. False if it had
     /// ended before.
     pub async fn stop(&self, stop: Stop) -> bool {
@@ -107,7 +152,7 @@ impl Execution {
         // A full queue means that a stop is under way already.
         let _ = self.stop.try_send(stop);
         let mut phase = self.phase.clone();
-        let _ = phase.wait_for(|p| matches!(p, Phase::Settled(_))).await;
+        let _ = phase.wait_for(|phase| matches!(phase, Phase::Settled(_))).await;
         running
     }
 }

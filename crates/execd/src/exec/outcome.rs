@@ -31,6 +31,8 @@ pub struct Outcome {
     pub timed_out: Option<Duration>,
     /// A stop was asked for.
     pub stopped: bool,
+    /// It ended as by KILL, and the kernel had killed for want of memory meanwhile.
+    pub out_of_memory: bool,
     /// When.
     pub finished_at: Timestamp,
     /// How long it ran.
@@ -91,6 +93,8 @@ impl Outcome {
             lines.push(format!("timeout: the process group was killed after {} ms", limit.as_millis()));
         } else if self.stopped {
             lines.push("interrupted on request".to_owned());
+        } else if self.out_of_memory {
+            lines.push("out of memory: the kernel killed a process of this sandbox".to_owned());
         }
         lines
     }
@@ -122,6 +126,11 @@ pub fn signal_name(number: i32) -> String {
     name.to_owned()
 }
 
+/// Whether an end looks like that by KILL: its own, or that of a child as a shell tells it.
+pub fn looks_killed(end: &End) -> bool {
+    matches!(end, End::Ended(ExitStatus::Signal { number: 9, .. } | ExitStatus::Code(137)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,6 +141,7 @@ mod tests {
             end,
             timed_out: None,
             stopped: false,
+            out_of_memory: false,
             finished_at: Timestamp::UNIX_EPOCH,
             elapsed: zero,
             output_end: 0,

@@ -35,12 +35,13 @@ impl Outputs {
         Self { stdout: Some(stdout), stderr }
     }
 
-    fn open(&self) -> bool {
+    /// Whether anybody may still write.
+    pub fn open(&self) -> bool {
         self.stdout.is_some() || self.stderr.is_some()
     }
 
     /// Moves what one pipe has into the journal; waits until one has something. Cancel-safe.
-    async fn pump(&mut self, journal: &Journal) {
+    pub async fn pump(&mut self, journal: &Journal) {
         journal.paced().await;
         let source = tokio::select! {
             () = ready(self.stdout.as_ref()) => Source::Stdout,
@@ -76,12 +77,20 @@ impl Outputs {
 
     /// Moves exactly what the pipes hold now: all that an ended process wrote. Background children
     /// may keep the pipes open and go on writing; that comes later.
-    fn drain(&mut self, journal: &Journal) {
-        for source in [Source::Stdout, Source::Stderr] {
-            let pipe = if source == Source::Stdout { &self.stdout } else { &self.stderr };
-            let mut left = pipe.as_ref().map_or(0, sys::readable_bytes);
+    ///
+    /// The pipes are read themselves, whatever the runtime knows of them: it may not have heard yet.
+    pub fn drain(&mut self, journal: &Journal) {
+        for (source, pipe) in [(Source::Stdout, &self.stdout), (Source::Stderr, &self.stderr)] {
+            let Some(pipe) = pipe else { continue };
+            let mut left = sys::readable_bytes(pipe);
             while left > 0 {
-                let count = self.take(source, journal, left);
+                let count = BUFFER.with_borrow_mut(|buffer| {
+                    let room = left.min(buffer.len());
+                    let read = nix::unistd::read(pipe, buffer.get_mut(..room).unwrap_or_default());
+                    let count = read.unwrap_or(0);
+                    journal.append(source, buffer.get(..count).unwrap_or_default());
+                    count
+                });
                 if count == 0 {
                     break;
                 }
@@ -98,18 +107,30 @@ async fn ready(pipe: Option<&pipe::Receiver>) {
     }
 }
 
+/// What a supervisor has of its execution.
+pub struct Supervised {
+    /// Where output goes.
+    pub journal: Arc<Journal>,
+    /// Time after which the group is killed.
+    pub timeout: Option<Duration>,
+    /// When it was started.
+    pub begun: Instant,
+    /// Stops that are asked for.
+    pub stops: mpsc::Receiver<Stop>,
+    /// Where the end is published.
+    pub phase: watch::Sender<Phase>,
+}
+
 /// Runs one execution to its end, then keeps its pipes empty for as long as anybody may write to them.
-#[expect(clippy::too_many_arguments, reason = "everything one supervisor owns, handed over once")]
+/// `judge` says whether such an end was for want of memory.
 pub async fn supervise(
     mut child: Child,
     mut outputs: Outputs,
-    journal: Arc<Journal>,
-    timeout: Option<Duration>,
-    begun: Instant,
-    mut stops: mpsc::Receiver<Stop>,
-    phase: watch::Sender<Phase>,
-    ended: impl FnOnce(),
+    run: Supervised,
+    judge: &mut (dyn FnMut(&End) -> bool + Send),
+    ended: impl FnOnce(&Outcome),
 ) {
+    let Supervised { journal, timeout, begun, mut stops, phase } = run;
     let deadline = timeout.and_then(|t| begun.checked_add(t));
     let (mut timed_out, mut kill_at, mut killed) = (None, None, false);
     loop {
@@ -139,6 +160,7 @@ pub async fn supervise(
     outputs.drain(&journal);
     let end = child.reap().map_or(End::Unknown, End::Ended);
     let outcome = Arc::new(Outcome {
+        out_of_memory: judge(&end),
         end,
         timed_out,
         stopped: kill_at.is_some(),
@@ -146,7 +168,7 @@ pub async fn supervise(
         elapsed: begun.elapsed(),
         output_end: journal.end(),
     });
-    ended();
+    ended(&outcome);
     phase.send_replace(Phase::Ended(outcome.clone()));
     stop_rest(left, kill_at, &mut outputs, &journal).await;
     phase.send_replace(Phase::Settled(outcome));
@@ -163,7 +185,7 @@ async fn at(when: Option<Instant>) {
 }
 
 /// Other processes of a stopped group get the rest of the grace, then KILL, each by its own pidfd.
-async fn stop_rest(left: Vec<OwnedFd>, kill_at: Option<Instant>, outputs: &mut Outputs, journal: &Journal) {
+pub async fn stop_rest(left: Vec<OwnedFd>, kill_at: Option<Instant>, outputs: &mut Outputs, journal: &Journal) {
     let Some(kill_at) = kill_at else { return };
     for pidfd in left {
         let Ok(pidfd) = sys::watch(pidfd) else { continue };
@@ -183,11 +205,16 @@ async fn stop_rest(left: Vec<OwnedFd>, kill_at: Option<Instant>, outputs: &mut O
 
 /// Descriptors of the processes in a group, without its leader.
 fn group_members(group: i32) -> Vec<OwnedFd> {
+    group_since(group, 0)
+}
+
+/// Descriptors of the processes in a group that were started since, without its leader.
+pub fn group_since(group: i32, since: u64) -> Vec<OwnedFd> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|pid| *pid != group && group_of(*pid) == Some(group))
+        .filter(|pid| *pid != group && group_and_start(*pid).is_some_and(|(of, start)| of == group && start >= since))
         .filter_map(|pid| {
             let pidfd = sys::pidfd_open(pid).ok()?;
             // Asked again with the descriptor in hand: the number may have changed its owner meanwhile.
@@ -197,10 +224,16 @@ fn group_members(group: i32) -> Vec<OwnedFd> {
 }
 
 fn group_of(pid: i32) -> Option<i32> {
+    group_and_start(pid).map(|(group, _)| group)
+}
+
+/// Group of a living process, and its start in the kernel's ticks.
+fn group_and_start(pid: i32) -> Option<(i32, u64)> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
     match fields.next()? {
         "Z" | "X" => None,
-        _ => fields.nth(1)?.parse().ok(),
+        // Parent, group; then the 22nd field of all.
+        _ => Some((fields.nth(1)?.parse().ok()?, fields.nth(16)?.parse().ok()?)),
     }
 }

@@ -8,6 +8,7 @@ use api_types::execd::Permission;
 
 use super::atomic;
 use super::info;
+use super::sparse::SparseWriter;
 use crate::users::Users;
 
 /// Largest file whose text is replaced: it is held in memory.
@@ -69,16 +70,27 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     match std::fs::rename(from, to) {
         // A plain file moves between file systems by copy; of a directory half could be left behind.
         Err(e) if e.kind() == io::ErrorKind::CrossesDevices && std::fs::symlink_metadata(from)?.is_file() => {
-            let (replacement, mut file) = atomic::Replacement::begin(to)?;
+            let (replacement, file) = atomic::Replacement::begin(to)?;
             let mut source = std::fs::File::open(from)?;
             let meta = source.metadata()?;
-            io::copy(&mut source, &mut file)?;
+            copy_sparse(&mut source, file)?;
             let keep = std::os::unix::fs::MetadataExt::mode(&meta) & 0o7777;
             replacement.finish(&Ownership { mode: Some(keep), ..Ownership::default() })?;
             std::fs::remove_file(from)
         }
         result => result,
     }
+}
+
+fn copy_sparse(from: &mut std::fs::File, to: std::fs::File) -> io::Result<()> {
+    let (mut writer, mut buffer) = (SparseWriter::new(to), vec![0; 256 << 10]);
+    loop {
+        match io::Read::read(from, &mut buffer)? {
+            0 => break,
+            count => writer.write(buffer.get(..count).unwrap_or_default())?,
+        }
+    }
+    writer.finish().map(|_| ())
 }
 
 /// Removes a file or link; a missing one is fine.
@@ -122,11 +134,12 @@ pub fn make_directory(path: &Path, ownership: &Ownership) -> io::Result<()> {
     ownership.apply(path)
 }
 
-/// Replaces every occurrence of a text in a file; how many there were. Without any the file is not touched.
+/// Prepares to replace every occurrence of a text in a file: how many there are, and the new file beside
+/// the old one. Without any the file is not touched.
 ///
 /// # Errors
 /// It is missing, too large, or can't be written.
-pub fn replace(path: &Path, old: &str, new: &str) -> io::Result<u64> {
+pub fn prepare(path: &Path, old: &str, new: &str) -> io::Result<(u64, Option<atomic::Replacement>)> {
     let meta = std::fs::metadata(path)?;
     if meta.is_dir() {
         return Err(io::Error::new(io::ErrorKind::IsADirectory, "path is a directory"));
@@ -136,10 +149,12 @@ pub fn replace(path: &Path, old: &str, new: &str) -> io::Result<u64> {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
     }
     let (bytes, count) = substitute(&std::fs::read(path)?, old.as_bytes(), new.as_bytes());
-    if count > 0 {
-        atomic::rewrite(path, &bytes)?;
+    if count == 0 {
+        return Ok((0, None));
     }
-    Ok(count)
+    let (replacement, mut file) = atomic::Replacement::begin(path)?;
+    io::Write::write_all(&mut file, &bytes)?;
+    Ok((count, Some(replacement)))
 }
 
 fn substitute(text: &[u8], old: &[u8], new: &[u8]) -> (Vec<u8>, u64) {

@@ -53,6 +53,12 @@ impl ApiError {
     }
 }
 
+impl std::fmt::Display for ApiError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
 /// The code of a system error on a path.
 fn io_code(error: &io::Error) -> ErrorCode {
     match error.kind() {

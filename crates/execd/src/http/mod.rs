@@ -8,8 +8,11 @@ mod error;
 mod files;
 mod guard;
 mod metrics;
+mod ports;
 mod proxy;
+mod pty;
 mod request;
+mod session;
 mod tasks;
 
 use std::path::PathBuf;
@@ -24,12 +27,15 @@ use axum::routing::{any, get, post};
 use http::StatusCode;
 
 pub use error::ApiError;
+pub use files::strip_identity;
 pub use proxy::strip_self;
 
 use crate::claim::{Claims, TokenHash};
 use crate::envs::{self, Env};
 use crate::exec::Engine;
 use crate::metrics::Meter;
+use crate::pty::Terminals;
+use crate::session::Sessions;
 use crate::tasks::Tasks;
 
 /// What every handler sees of the daemon.
@@ -50,6 +56,10 @@ pub struct App {
     pub claims: Arc<Claims>,
     /// What runs.
     pub engine: Engine,
+    /// Shells that stay.
+    pub sessions: Sessions,
+    /// Terminals.
+    pub terminals: Terminals,
     /// Tasks of task-executor.
     pub tasks: Tasks,
     /// Measures the container.
@@ -83,9 +93,17 @@ impl App {
 pub fn router(app: Shared) -> Router {
     let routes = Router::new()
         .route("/ping", get(|| async { StatusCode::OK }))
-        .route("/command", post(command::run).delete(command::interrupt))
+        .route("/command", get(command::list).post(command::run).delete(command::interrupt))
         .route("/command/status/{id}", get(command::status))
         .route("/command/{id}/logs", get(command::logs))
+        .route("/command/{id}/output", get(command::output))
+        .route("/command/{id}/stdin", post(command::input))
+        .route("/pty", get(pty::list).post(pty::create))
+        .route("/pty/{id}", get(pty::get).delete(pty::delete))
+        .route("/pty/{id}/ws", get(pty::connect))
+        .route("/session", get(session::list).post(session::create))
+        .route("/session/{id}", get(session::get).delete(session::delete))
+        .route("/session/{id}/run", post(session::run))
         .route("/files", axum::routing::delete(files::delete))
         .route("/files/info", get(files::info))
         .route("/files/permissions", post(files::permissions))
@@ -95,8 +113,16 @@ pub fn router(app: Shared) -> Router {
         .route("/files/upload", post(files::upload))
         .route("/files/download", get(files::download))
         .route("/directories", post(directories::create).delete(directories::delete))
+        .route("/files/checksum", get(files::checksum))
+        .route("/files/watch", get(files::watch))
+        .route("/directories/archive", get(files::archive::download).post(files::archive::upload))
+        .route("/v1/filesystem/{*rest}", any(files::no_identity))
         .route("/directories/list", get(directories::list))
         .route("/metrics", get(metrics::once))
+        .route("/metrics/watch", get(metrics::watch))
+        .route("/metrics/prometheus", get(metrics::prometheus))
+        .route("/ports", get(ports::list))
+        .route("/ports/watch", get(ports::watch))
         .route("/v1/claim", get(claim::status).post(claim::claim))
         .route("/v1/claim/entrypoint", get(claim::entrypoint))
         .route("/v1/tasks", post(tasks::start))

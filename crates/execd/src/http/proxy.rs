@@ -1,6 +1,7 @@
 //! `/proxy/{port}/{rest}`: any port of the sandbox, HTTP and upgrades, path bytes as they came.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use api_types::ErrorCode;
@@ -12,7 +13,10 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+
+use tower::Service;
 
 use super::{ApiError, Shared};
 
@@ -32,11 +36,30 @@ const HOP: [HeaderName; 7] = [
 ];
 
 /// Connections to ports of the sandbox.
-pub struct Ports(Client<HttpConnector, Body>);
+pub struct Ports(Client<HttpConnector<Loopback>, Body>);
+
+/// Programs listen to either of the two; a name service is not asked.
+#[derive(Clone)]
+pub struct Loopback;
+
+impl Service<Name> for Loopback {
+    type Response = std::array::IntoIter<SocketAddr, 2>;
+    type Error = std::convert::Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Name) -> Self::Future {
+        let both = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), SocketAddr::from((Ipv6Addr::LOCALHOST, 0))];
+        std::future::ready(Ok(both.into_iter()))
+    }
+}
 
 impl Default for Ports {
     fn default() -> Self {
-        let mut connector = HttpConnector::new();
+        let mut connector = HttpConnector::new_with_resolver(Loopback);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT));
         let client = Client::builder(TokioExecutor::new())
@@ -73,7 +96,7 @@ fn target(uri: &Uri) -> Result<(u16, Uri), ApiError> {
     let wrong = || ApiError::invalid(format!("{port:?} is no port; use /proxy/PORT/PATH"));
     let port: u16 = port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?;
     let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
-    let target = Uri::try_from(format!("http://127.0.0.1:{port}{path}{query}"));
+    let target = Uri::try_from(format!("http://localhost:{port}{path}{query}"));
     target.map(|uri| (port, uri)).map_err(|e| ApiError::invalid(e.to_string()))
 }
 
@@ -170,8 +193,8 @@ mod tests {
     #[test]
     fn path_bytes_are_kept() {
         let of = |text: &str| target(&text.parse().unwrap()).map(|(port, uri)| (port, uri.to_string()));
-        assert_eq!(of("/proxy/80/a%2Fb/?q=+1").unwrap(), (80, "http://127.0.0.1:80/a%2Fb/?q=+1".into()));
-        assert_eq!(of("/proxy/80").unwrap(), (80, "http://127.0.0.1:80/".into()));
+        assert_eq!(of("/proxy/80/a%2Fb/?q=+1").unwrap(), (80, "http://localhost:80/a%2Fb/?q=+1".into()));
+        assert_eq!(of("/proxy/80").unwrap(), (80, "http://localhost:80/".into()));
         assert!(of("/proxy/x/a").is_err());
         assert!(of("/proxy/0/a").is_err());
     }

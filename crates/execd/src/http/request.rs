@@ -39,6 +39,15 @@ pub async fn json<T: DeserializeOwned>(body: Body) -> Result<T, ApiError> {
     parse(&bytes(body).await?)
 }
 
+/// A JSON body that may be empty or null.
+///
+/// # Errors
+/// As for [`json`].
+pub async fn json_or_default<T: DeserializeOwned + Default>(body: Body) -> Result<T, ApiError> {
+    let bytes = bytes(body).await?;
+    if bytes.trim_ascii().is_empty() { Ok(T::default()) } else { Ok(parse::<Option<T>>(&bytes)?.unwrap_or_default()) }
+}
+
 /// JSON of this shape.
 ///
 /// # Errors

@@ -1,27 +1,23 @@
-//! The journal: what an execution wrote, in order, under absolute byte offsets, within a bound.
+//! The journal: what an execution wrote, in order, under absolute byte offsets, within bounds.
 //!
-//! It lives in memory; the oldest bytes are dropped when the bound is passed, and every reader can
-//! tell by its offset how many it missed.
+//! The newest bytes are in memory, older ones in one file on the disk; past the bound the oldest are
+//! dropped, and every reader can tell by its offset how many it missed.
+
+mod chunk;
+mod pace;
+mod spill;
+mod store;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
-/// Bytes one execution keeps.
-pub const EXECUTION_CAP: usize = 8 << 20;
-/// Bytes all executions keep together.
-pub const TOTAL_CAP: usize = 32 << 20;
-/// A segment takes no more once it has this many bytes.
-const SEGMENT: usize = 16 << 10;
-/// A live reader slower than this many bytes in `PACE_WINDOW` no longer holds the process back.
-const PACE_BYTES: u64 = 1 << 20;
-/// See `PACE_BYTES`.
-const PACE_WINDOW: Duration = Duration::from_secs(1);
+use chunk::Chunk;
+use pace::Readers;
+pub use pace::{Pace, ReaderId};
+pub use store::{Limits, Stats, Store};
 
 /// Which stream bytes came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,29 +28,26 @@ pub enum Source {
     Stderr,
 }
 
-struct Segment {
-    source: Source,
-    start: u64,
-    data: Vec<u8>,
-}
-
 struct Inner {
-    segments: VecDeque<Segment>,
+    chunks: VecDeque<Chunk>,
+    /// Chunks at the front whose bytes are on the disk.
+    on_disk: usize,
     end: u64,
-    held: usize,
-    cap: usize,
-    /// Offset of the live reader that paces the process.
-    pacer: Option<u64>,
-    pace_given_up: bool,
+    /// Bytes of output held in memory and on the disk.
+    held: u64,
+    /// Bytes of memory that the chunks take.
+    memory: usize,
+    cap: u64,
+    readers: Readers,
 }
 
 /// Output of one execution.
 pub struct Journal {
     inner: Mutex<Inner>,
-    total: Arc<AtomicUsize>,
+    store: Arc<Store>,
     grown: Notify,
     read: Notify,
-    window: Duration,
+    pace: Pace,
 }
 
 /// What a read gave.
@@ -69,47 +62,116 @@ pub enum Read {
 }
 
 impl Journal {
-    /// An empty journal that keeps `cap` bytes and adds what it holds to `total`.
-    pub fn new(cap: usize, total: Arc<AtomicUsize>) -> Self {
-        let inner = Inner { segments: VecDeque::new(), end: 0, held: 0, cap, pacer: None, pace_given_up: false };
-        Self { inner: Mutex::new(inner), total, grown: Notify::new(), read: Notify::new(), window: PACE_WINDOW }
+    /// An empty journal within the bounds of `store`.
+    pub fn new(store: Arc<Store>) -> Self {
+        let cap = store.execution_cap();
+        Self::with_cap(store, cap, Pace::STREAM)
     }
 
-    /// Appends; drops the oldest bytes when the bound is passed.
+    /// An empty journal that keeps `cap` bytes.
+    pub fn with_cap(store: Arc<Store>, cap: u64, pace: Pace) -> Self {
+        let inner = Inner {
+            chunks: VecDeque::new(),
+            on_disk: 0,
+            end: 0,
+            held: 0,
+            memory: 0,
+            cap,
+            readers: Readers::default(),
+        };
+        Self { inner: Mutex::new(inner), store, grown: Notify::new(), read: Notify::new(), pace }
+    }
+
+    /// Appends; the oldest bytes go to the disk, and are dropped past the bound.
     pub fn append(&self, source: Source, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }
+        self.store.make_room();
         {
             let mut inner = self.inner.lock();
-            let start = inner.end;
-            match inner.segments.back_mut() {
-                Some(last) if last.source == source && last.data.len() + bytes.len() <= SEGMENT => {
-                    last.data.extend_from_slice(bytes);
+            let mut rest = bytes;
+            while !rest.is_empty() {
+                if !inner.chunks.back().is_some_and(|chunk| chunk.takes(source)) {
+                    let chunk = Chunk::new(inner.end);
+                    inner.memory += chunk.memory();
+                    self.store.add_memory(chunk.memory());
+                    inner.chunks.push_back(chunk);
                 }
-                _ => inner.segments.push_back(Segment { source, start, data: bytes.to_vec() }),
+                let Some(last) = inner.chunks.back_mut() else { break };
+                let before = last.memory();
+                let taken = last.push(source, rest);
+                let grown = last.memory() - before;
+                inner.end += taken as u64;
+                inner.held += taken as u64;
+                inner.memory += grown;
+                self.store.add_memory(grown);
+                rest = rest.get(taken..).unwrap_or_default();
+                if taken == 0 {
+                    break;
+                }
             }
-            inner.end += bytes.len() as u64;
-            inner.held += bytes.len();
-            self.total.fetch_add(bytes.len(), Ordering::Relaxed);
-            let over = self.total.load(Ordering::Relaxed) > TOTAL_CAP;
-            let cap = if over { inner.cap / 8 } else { inner.cap };
-            self.shrink(&mut inner, cap);
+            self.settle(&mut inner);
         }
         self.grown.notify_waiters();
     }
 
-    fn shrink(&self, inner: &mut Inner, cap: usize) {
-        while inner.held > cap {
-            let Some(first) = inner.segments.pop_front() else { break };
-            inner.held -= first.data.len();
-            self.total.fetch_sub(first.data.len(), Ordering::Relaxed);
+    /// Brings what is held within the bounds.
+    fn settle(&self, inner: &mut Inner) {
+        let share = self.store.memory_share();
+        while inner.memory > share && self.spill_one(inner) {}
+        // What the disk does not take, and the lists of many small pieces, count against memory.
+        // The last chunk still grows and stays.
+        while inner.held > inner.cap || inner.memory - inner.chunks.back().map_or(0, Chunk::memory) > share {
+            if !self.drop_first(inner) {
+                break;
+            }
         }
+    }
+
+    /// Moves the oldest chunk in memory to the disk; false if that can't be.
+    fn spill_one(&self, inner: &mut Inner) -> bool {
+        let index = inner.on_disk;
+        // The last one still grows.
+        if index + 1 >= inner.chunks.len() {
+            return false;
+        }
+        if self.store.disk_full() && index > 0 && !self.drop_first(inner) {
+            return false;
+        }
+        let index = inner.on_disk;
+        let Some(chunk) = inner.chunks.get_mut(index) else { return false };
+        let before = chunk.memory();
+        if !chunk.to_disk(&self.store) {
+            return false;
+        }
+        let freed = before - chunk.memory();
+        inner.on_disk += 1;
+        inner.memory -= freed;
+        self.store.sub_memory(freed);
+        true
+    }
+
+    fn drop_first(&self, inner: &mut Inner) -> bool {
+        let Some(first) = inner.chunks.pop_front() else { return false };
+        inner.on_disk = inner.on_disk.saturating_sub(1);
+        inner.held -= first.len() as u64;
+        inner.memory -= first.memory();
+        self.store.sub_memory(first.memory());
+        self.store.count_dropped(first.len() as u64);
+        first.free(&self.store);
+        true
     }
 
     /// Drops everything; offsets stay what they were.
     pub fn clear(&self) {
-        self.shrink(&mut self.inner.lock(), 0);
+        let mut inner = self.inner.lock();
+        while self.drop_first(&mut inner) {}
+    }
+
+    /// Counts what a reader was told it missed.
+    pub fn count_lost(&self, bytes: u64) {
+        self.store.count_lost(bytes);
     }
 
     /// Offset after the last byte.
@@ -117,8 +179,14 @@ impl Journal {
         self.inner.lock().end
     }
 
+    /// Offset of the first byte that is still held.
+    pub fn begin(&self) -> u64 {
+        let inner = self.inner.lock();
+        inner.chunks.front().map_or(inner.end, |chunk| chunk.start)
+    }
+
     /// Bytes held now.
-    pub fn held(&self) -> usize {
+    pub fn held(&self) -> u64 {
         self.inner.lock().held
     }
 
@@ -129,33 +197,48 @@ impl Journal {
         if offset >= limit {
             return Read::Nothing;
         }
-        let first = inner.segments.front().map_or(inner.end, |s| s.start);
+        let first = inner.chunks.front().map_or(inner.end, |chunk| chunk.start);
         if offset < first {
             return Read::Lost(first.min(limit));
         }
-        let index = inner.segments.partition_point(|s| s.start <= offset).saturating_sub(1);
-        let Some(segment) = inner.segments.get(index) else { return Read::Nothing };
-        let from = usize::try_from(offset - segment.start).unwrap_or(usize::MAX);
+        let index = inner.chunks.partition_point(|chunk| chunk.start <= offset).saturating_sub(1);
+        let Some(chunk) = inner.chunks.get(index) else { return Read::Nothing };
         let room = usize::try_from(limit - offset).unwrap_or(usize::MAX).min(max);
-        let to = segment.data.len().min(from.saturating_add(room));
-        Read::Bytes(segment.source, segment.data.get(from..to).unwrap_or_default().to_vec())
+        match chunk.read(&self.store, offset, room) {
+            Some((source, bytes)) => Read::Bytes(source, bytes),
+            // The disk does not give it back: the same as gone.
+            None => Read::Lost((chunk.start + chunk.len() as u64).min(limit)),
+        }
     }
 
-    /// All bytes from `offset` (or from the first still held) up to at most `max`, of every source
-    /// as they came, and the offset after them.
-    pub fn read_all(&self, offset: u64, max: usize) -> (Vec<u8>, u64) {
-        let (mut at, mut out) = (offset, Vec::new());
+    /// All bytes from `offset` up to at most `max`, of every source as they came; the offset after
+    /// them, and how many were passed over because they are gone.
+    pub fn read_all(&self, offset: u64, max: usize) -> (Vec<u8>, u64, u64) {
+        let (mut at, mut lost, mut out) = (offset, 0, Vec::new());
         while out.len() < max {
             match self.read(at, u64::MAX, max - out.len()) {
                 Read::Bytes(_, bytes) => {
                     at += bytes.len() as u64;
                     out.extend_from_slice(&bytes);
                 }
-                Read::Lost(to) => at = to,
+                // A gap inside an answer would hide where it is.
+                Read::Lost(_) if !out.is_empty() => break,
+                Read::Lost(to) => {
+                    lost += to - at;
+                    at = to;
+                }
                 Read::Nothing => break,
             }
         }
-        (out, at)
+        (out, at, lost)
+    }
+
+    /// The byte at an offset, if it is held.
+    pub fn byte(&self, offset: u64) -> Option<(Source, u8)> {
+        match self.read(offset, u64::MAX, 1) {
+            Read::Bytes(source, bytes) => bytes.first().map(|byte| (source, *byte)),
+            Read::Lost(_) | Read::Nothing => None,
+        }
     }
 
     /// The last `max` bytes.
@@ -173,37 +256,6 @@ impl Journal {
             notified.await;
         }
     }
-
-    /// Says how far the live reader is; `None` when it has gone.
-    pub fn pace(&self, offset: Option<u64>) {
-        self.inner.lock().pacer = offset;
-        self.read.notify_waiters();
-    }
-
-    fn lag(&self) -> Option<(u64, u64)> {
-        let inner = self.inner.lock();
-        let at = inner.pacer.filter(|_| !inner.pace_given_up)?;
-        (inner.end - at.min(inner.end) >= (inner.cap / 2) as u64).then_some((at, inner.end))
-    }
-
-    /// Completes when more may be read from the process: at once, unless a live reader lags and
-    /// still moves. A reader that hardly moves loses this right for good, so that a slow or hung
-    /// one can't hold the process.
-    pub async fn paced(&self) {
-        let Some((mut from, _)) = self.lag() else { return };
-        let mut until = Instant::now() + self.window;
-        loop {
-            let notified = self.read.notified();
-            let Some((at, _)) = self.lag() else { return };
-            if at >= from + PACE_BYTES {
-                (from, until) = (at, Instant::now() + self.window);
-            }
-            if tokio::time::timeout_at(until, notified).await.is_err() {
-                self.inner.lock().pace_given_up = true;
-                return;
-            }
-        }
-    }
 }
 
 impl Drop for Journal {
@@ -216,13 +268,19 @@ impl Drop for Journal {
 mod tests {
     use super::*;
 
-    fn journal(cap: usize) -> Journal {
-        Journal::new(cap, Arc::default())
+    fn small(memory: usize, disk: u64, execution: u64) -> Arc<Store> {
+        let limits = Limits { memory, disk, execution, share: memory };
+        Arc::new(Store::new(limits, [std::env::temp_dir()].iter().map(std::path::PathBuf::as_path)))
+    }
+
+    fn text(journal: &Journal, from: u64) -> (String, u64) {
+        let (bytes, _, lost) = journal.read_all(from, usize::MAX);
+        (String::from_utf8(bytes).unwrap(), lost)
     }
 
     #[test]
     fn offsets_are_absolute_and_sources_apart() {
-        let j = journal(1 << 20);
+        let j = Journal::new(small(1 << 20, 0, 1 << 20));
         j.append(Source::Stdout, b"ab");
         j.append(Source::Stdout, b"c");
         j.append(Source::Stderr, b"X");
@@ -231,43 +289,82 @@ mod tests {
         assert_eq!(j.read(3, u64::MAX, 100), Read::Bytes(Source::Stderr, b"X".to_vec()));
         assert_eq!(j.read(4, u64::MAX, 100), Read::Nothing);
         assert_eq!(j.read(3, 3, 100), Read::Nothing);
-        assert_eq!(j.read_all(1, 100), (b"bcX".to_vec(), 4));
-        assert_eq!(j.tail(2), b"cX");
+        assert_eq!(j.read_all(1, 100), (b"bcX".to_vec(), 4, 0));
+        assert_eq!((j.tail(2), j.byte(3)), (b"cX".to_vec(), Some((Source::Stderr, b'X'))));
+    }
+
+    #[test]
+    fn what_memory_does_not_hold_is_read_from_the_disk() {
+        let store = small(128 << 10, 64 << 20, 64 << 20);
+        let j = Journal::new(store.clone());
+        let mut want = Vec::new();
+        for number in 0..200_000u32 {
+            let line = format!("{number}\n");
+            let source = if number % 1000 == 0 { Source::Stderr } else { Source::Stdout };
+            j.append(source, line.as_bytes());
+            want.extend_from_slice(line.as_bytes());
+        }
+        assert!(text(&j, 0) == (String::from_utf8(want.clone()).unwrap(), 0));
+        assert!(store.stats().memory <= 256 << 10, "{:?}", store.stats());
+        assert!(store.stats().disk > 0);
+        for at in [0, 1, 65_535, 65_536, 700_000, want.len() as u64 - 1] {
+            assert_eq!(j.byte(at).unwrap().1, want[usize::try_from(at).unwrap()]);
+        }
+        drop(j);
+        assert_eq!((store.stats().memory, store.stats().disk), (0, 0));
     }
 
     #[test]
     fn a_gap_names_where_the_bytes_go_on() {
-        let total = Arc::new(AtomicUsize::new(0));
-        let j = Journal::new(SEGMENT, total.clone());
-        j.append(Source::Stdout, &[b'a'; SEGMENT]);
+        let store = small(1 << 20, 0, 100 << 10);
+        let j = Journal::new(store.clone());
+        j.append(Source::Stdout, &[b'a'; chunk::SIZE]);
+        j.append(Source::Stdout, &[b'b'; chunk::SIZE]);
         j.append(Source::Stdout, b"tail");
-        assert_eq!(j.read(0, u64::MAX, 100), Read::Lost(SEGMENT as u64));
-        assert_eq!(j.read_all(0, 100), (b"tail".to_vec(), SEGMENT as u64 + 4));
-        assert_eq!(total.load(Ordering::Relaxed), 4);
+        assert_eq!(j.read(5, u64::MAX, 100), Read::Lost(chunk::SIZE as u64));
+        let (rest, lost) = text(&j, 5);
+        assert_eq!((rest.len(), lost), (chunk::SIZE + 4, chunk::SIZE as u64 - 5));
+        assert_eq!(store.stats().dropped, chunk::SIZE as u64);
         j.clear();
-        assert_eq!((j.end(), j.held()), (SEGMENT as u64 + 4, 0));
+        assert_eq!((j.end(), j.held(), j.begin()), (2 * chunk::SIZE as u64 + 4, 0, 2 * chunk::SIZE as u64 + 4));
     }
 
-    #[tokio::test]
-    async fn a_reader_that_does_not_move_loses_its_right() {
-        let mut j = journal(2 * SEGMENT);
-        j.window = Duration::from_millis(1);
-        j.pace(Some(0));
-        j.paced().await;
-        assert!(j.lag().is_none());
-        j.append(Source::Stdout, &[0; SEGMENT]);
-        assert!(j.lag().is_some());
-        j.paced().await;
-        assert!(j.inner.lock().pace_given_up);
-        assert!(j.lag().is_none());
+    #[test]
+    fn a_full_disk_costs_the_oldest_bytes_of_this_execution() {
+        let store = small(128 << 10, 256 << 10, 64 << 20);
+        let j = Journal::new(store.clone());
+        let other = Journal::new(store.clone());
+        other.append(Source::Stdout, b"kept");
+        for _ in 0..50 {
+            j.append(Source::Stdout, &[b'x'; 32 << 10]);
+        }
+        assert_eq!(j.end(), 50 * (32 << 10));
+        assert!(j.begin() > 0 && j.held() >= 128 << 10, "{} {}", j.begin(), j.held());
+        assert!(store.stats().disk <= 256 << 10);
+        assert_eq!(text(&other, 0), ("kept".to_owned(), 0));
     }
 
-    #[tokio::test]
-    async fn a_gone_reader_holds_nobody() {
-        let j = journal(2 * SEGMENT);
-        j.pace(Some(0));
-        j.append(Source::Stdout, &[0; SEGMENT]);
-        tokio::join!(j.paced(), async { j.pace(None) });
-        assert!(!j.inner.lock().pace_given_up);
+    #[test]
+    fn ended_executions_give_way_first() {
+        let store = small(64 << 10, 512 << 10, 64 << 20);
+        let old = Arc::new(Journal::new(store.clone()));
+        old.append(Source::Stdout, &[b'o'; 300 << 10]);
+        store.ended(&old);
+        let new = Journal::new(store.clone());
+        for _ in 0..8 {
+            new.append(Source::Stdout, &[b'n'; 48 << 10]);
+        }
+        assert_eq!((old.held(), new.begin(), new.held()), (0, 0, 384 << 10));
+    }
+
+    #[test]
+    fn many_small_pieces_are_bounded_too() {
+        let store = small(256 << 10, 64 << 20, 64 << 20);
+        let j = Journal::new(store.clone());
+        for number in 0..1_000_000u32 {
+            j.append(if number % 2 == 0 { Source::Stdout } else { Source::Stderr }, b"x");
+        }
+        assert!(store.stats().memory <= 512 << 10, "{:?}", store.stats());
+        assert_eq!(j.end(), 1_000_000);
     }
 }

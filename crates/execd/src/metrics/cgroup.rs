@@ -16,6 +16,21 @@ pub struct Reading {
     pub memory_used: u64,
 }
 
+/// What is told beside the published numbers, as far as the cgroup knows it.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Details {
+    /// Most bytes that were ever in use.
+    pub memory_peak: Option<u64>,
+    /// Processes that the kernel killed for want of memory.
+    pub oom_kills: Option<u64>,
+    /// Periods in which the processor was withheld, and for how long.
+    pub throttled: Option<(u64, Duration)>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// How many there may be.
+    pub pids_limit: Option<u64>,
+}
+
 /// Directories of the container's controllers.
 #[derive(Debug, Clone, Default)]
 pub struct Source {
@@ -23,6 +38,7 @@ pub struct Source {
     memory: Option<PathBuf>,
     cpu: Option<PathBuf>,
     cpuacct: Option<PathBuf>,
+    pids: Option<PathBuf>,
 }
 
 impl Source {
@@ -52,6 +68,7 @@ impl Source {
             memory: find("memory", &root.join("memory"), "memory.usage_in_bytes"),
             cpu: find("cpu", &root.join("cpu"), "cpu.cfs_quota_us"),
             cpuacct: find("cpuacct", &root.join("cpuacct"), "cpuacct.usage"),
+            pids: find("pids", &root.join("pids"), "pids.current"),
         }
     }
 
@@ -93,6 +110,39 @@ impl Source {
             (None, Some(dir)) => value(&dir.join("cpuacct.usage")).map(Duration::from_nanos),
             (None, None) => None,
         }
+    }
+
+    /// Reads what is told beside.
+    pub fn details(&self) -> Details {
+        let unified = self.unified.as_deref();
+        let memory = unified.or(self.memory.as_deref());
+        let peak = if unified.is_some() { "memory.peak" } else { "memory.max_usage_in_bytes" };
+        let cpu = unified.or(self.cpu.as_deref());
+        let stat = cpu.and_then(|dir| std::fs::read_to_string(dir.join("cpu.stat")).ok()).unwrap_or_default();
+        let time = if unified.is_some() {
+            number_after(&stat, "throttled_usec").map(Duration::from_micros)
+        } else {
+            number_after(&stat, "throttled_time").map(Duration::from_nanos)
+        };
+        let pids = unified.or(self.pids.as_deref());
+        Details {
+            memory_peak: memory.and_then(|dir| value(&dir.join(peak))),
+            oom_kills: self.oom_kills(),
+            throttled: number_after(&stat, "nr_throttled").zip(time),
+            pids: pids.and_then(|dir| value(&dir.join("pids.current"))),
+            // "max" is no number.
+            pids_limit: pids.and_then(|dir| value(&dir.join("pids.max"))),
+        }
+    }
+
+    /// How often the kernel killed in this cgroup for want of memory.
+    pub fn oom_kills(&self) -> Option<u64> {
+        let file = match (&self.unified, &self.memory) {
+            (Some(dir), _) => dir.join("memory.events"),
+            (None, Some(dir)) => dir.join("memory.oom_control"),
+            (None, None) => return None,
+        };
+        number_after(&std::fs::read_to_string(file).ok()?, "oom_kill")
     }
 
     fn memory_limit(&self) -> Option<u64> {
@@ -159,8 +209,22 @@ mod tests {
                 ("memory.max", "1048576\n"),
                 ("memory.current", "600000\n"),
                 ("memory.stat", "anon 1\ninactive_file 100000\n"),
+                ("memory.peak", "700000\n"),
+                ("memory.events", "low 0\noom 4\noom_kill 3\n"),
+                ("pids.current", "7\n"),
+                ("pids.max", "max\n"),
             ],
         );
+        std::fs::write(dir.path().join("cpu.stat"), "usage_usec 1500000\nnr_throttled 2\nthrottled_usec 5000\n").unwrap();
+        let details = Source::below(dir.path(), "0::/\n").details();
+        let want = Details {
+            memory_peak: Some(700_000),
+            oom_kills: Some(3),
+            throttled: Some((2, Duration::from_millis(5))),
+            pids: Some(7),
+            pids_limit: None,
+        };
+        assert_eq!(details, want);
         let reading = Source::below(dir.path(), "0::/\n").read();
         assert_eq!((reading.cpus, reading.cpu), (0.5, Duration::from_millis(1500)));
         assert_eq!((reading.memory_total, reading.memory_used), (1 << 20, 500_000));

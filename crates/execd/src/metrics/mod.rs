@@ -1,13 +1,14 @@
 //! What the container uses: of its cgroup where it has one, of the machine otherwise.
 
 mod cgroup;
+pub mod ports;
 
 use api_types::execd::Metrics;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
-pub use cgroup::{Reading, Source};
+pub use cgroup::{Details, Reading, Source};
 
 const MIB: f64 = (1 << 20) as f64;
 /// Between two samples closer than this the processor's use is not computed anew.
@@ -32,6 +33,11 @@ impl Meter {
         Self { source, last: Mutex::new(Last { at: Instant::now(), cpu, percent: 0.0 }) }
     }
 
+    /// What is told beside the five numbers.
+    pub fn details(&self) -> Details {
+        self.source.details()
+    }
+
     /// The five numbers now.
     pub fn measure(&self, now: Instant, clock: Timestamp) -> Metrics {
         let reading = self.source.read();
@@ -50,6 +56,14 @@ impl Meter {
             timestamp: clock.as_millisecond(),
         }
     }
+}
+
+/// Bytes of the file system that holds a path: all, and those in use.
+pub fn disk(path: &std::path::Path) -> Option<(u64, u64)> {
+    let stat = nix::sys::statvfs::statvfs(path).ok()?;
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.fragment_size());
+    let total = bytes(stat.blocks());
+    Some((total, total.saturating_sub(bytes(stat.blocks_free()))))
 }
 
 fn percent(used: Duration, passed: Duration, cpus: f64) -> f64 {

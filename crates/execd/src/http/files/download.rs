@@ -16,7 +16,7 @@ use tokio_util::io::ReaderStream;
 
 use super::super::request::Query;
 use super::super::{ApiError, Shared};
-use super::{blocking, resolve};
+use super::{Who, blocking, resolve};
 use crate::files::range::{self, Range};
 use crate::files::window::LineWindow;
 
@@ -26,9 +26,9 @@ const BUFFER: usize = 256 << 10;
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-').remove(b'_').remove(b'~');
 
 /// The handler.
-pub async fn download(State(app): State<Shared>, uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
+pub async fn download(State(app): State<Shared>, who: Who, uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
     let query = Query::of(&uri)?;
-    let path = resolve(&app, query.required("path")?)?;
+    let path = resolve(&app, &who, query.required("path")?)?;
     let (offset, limit) = (positive(&query, "offset")?, positive(&query, "limit")?);
     let lines = offset.is_some() || limit.is_some();
     let wanted = headers.get(header::RANGE).map(|v| v.to_str().unwrap_or_default().to_owned());
@@ -36,7 +36,7 @@ pub async fn download(State(app): State<Shared>, uri: Uri, headers: HeaderMap) -
         return Err(ApiError::invalid("give either offset and limit, or a Range header"));
     }
     let at = path.clone();
-    let (file, meta) = blocking(move || open(&at)).await?;
+    let (file, meta) = blocking(&who, move || open(&at)).await?;
     let file = tokio::fs::File::from_std(file);
     if lines {
         return Ok(window(file, LineWindow::new(offset.unwrap_or(1), limit)));
@@ -61,7 +61,7 @@ fn positive(query: &Query, name: &str) -> Result<Option<u64>, ApiError> {
 }
 
 /// Opens a regular file; a pipe without a writer must not hold the call.
-fn open(path: &Path) -> Result<(std::fs::File, std::fs::Metadata), ApiError> {
+pub fn open(path: &Path) -> Result<(std::fs::File, std::fs::Metadata), ApiError> {
     let file = std::fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
     let file = file.map_err(|e| ApiError::of_io(path, &e))?;
     let meta = file.metadata().map_err(|e| ApiError::of_io(path, &e))?;

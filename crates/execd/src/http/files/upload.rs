@@ -8,12 +8,12 @@ use axum::body::Body;
 use axum::extract::State;
 use http::{HeaderMap, StatusCode, header};
 use multer::{Constraints, Field, Multipart, SizeLimit};
-use tokio::io::{AsyncWriteExt, BufWriter};
 
 use super::super::{ApiError, App, Shared};
-use super::{blocking, resolve};
+use super::{Who, blocking, resolve};
 use crate::files::atomic::Replacement;
 use crate::files::change::Ownership;
+use crate::files::sparse::SparseWriter;
 use crate::users::Users;
 
 /// Largest `metadata` part.
@@ -21,10 +21,10 @@ const METADATA_LIMIT: u64 = 64 << 10;
 /// `metadata` parts that may wait for their files.
 const WAITING: usize = 1024;
 /// Bytes that are written at once.
-const BUFFER: usize = 256 << 10;
+const BUFFER: usize = 1 << 20;
 
 /// The handler.
-pub async fn upload(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Result<StatusCode, ApiError> {
+pub async fn upload(State(app): State<Shared>, who: Who, headers: HeaderMap, body: Body) -> Result<StatusCode, ApiError> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let boundary = multer::parse_boundary(kind)
         .map_err(|e| ApiError::new(ErrorCode::InvalidFile, format!("not a multipart form: {e}")))?;
@@ -49,7 +49,7 @@ pub async fn upload(State(app): State<Shared>, headers: HeaderMap, body: Body) -
                         "a file part has no metadata part before it",
                     ));
                 };
-                store(&app, metadata, field).await?;
+                store(&app, &who, metadata, field).await?;
                 files += 1;
             }
             // Other parts mean nothing here; their bytes pass by.
@@ -87,10 +87,10 @@ async fn metadata(field: Field<'_>) -> Result<UploadMetadata, ApiError> {
 
 /// Writes one file beside its place and puts it there. If the connection breaks, this future is
 /// dropped, and with it what was written.
-async fn store(app: &App, metadata: UploadMetadata, mut field: Field<'_>) -> Result<(), ApiError> {
-    let path = resolve(app, &metadata.path)?;
+async fn store(app: &App, who: &Who, metadata: UploadMetadata, mut field: Field<'_>) -> Result<(), ApiError> {
+    let path = resolve(app, who, &metadata.path)?;
     let at = path.clone();
-    let (replacement, ownership, file) = blocking(move || {
+    let (replacement, ownership, file) = blocking(who, move || {
         let ownership = Ownership::of(&metadata.permission, &Users::load());
         let ownership =
             ownership.map_err(|e| ApiError::new(ErrorCode::InvalidFileMetadata, format!("metadata: {e}")))?;
@@ -98,11 +98,28 @@ async fn store(app: &App, metadata: UploadMetadata, mut field: Field<'_>) -> Res
         Ok((replacement, ownership, file))
     })
     .await?;
-    let mut file = BufWriter::with_capacity(BUFFER, tokio::fs::File::from_std(file));
-    while let Some(bytes) = field.chunk().await.map_err(broken)? {
-        file.write_all(&bytes).await.map_err(|e| ApiError::of_io(&path, &e))?;
+    let mut writer = SparseWriter::new(file);
+    let mut waiting = Vec::new();
+    loop {
+        let bytes = field.chunk().await.map_err(broken)?;
+        let last = bytes.is_none();
+        if let Some(bytes) = bytes {
+            waiting.extend_from_slice(&bytes);
+        }
+        if waiting.len() < BUFFER && !last {
+            continue;
+        }
+        let (piece, at) = (std::mem::take(&mut waiting), path.clone());
+            writer = blocking(who, move || {
+            writer.write(&piece).map_err(|e| ApiError::of_io(&at, &e))?;
+            Ok(writer)
+        })
+        .await?;
+        if last {
+            break;
+        }
     }
-    file.flush().await.map_err(|e| ApiError::of_io(&path, &e))?;
-    drop(file);
-    blocking(move || replacement.finish(&ownership).map_err(|e| ApiError::of_io(&path, &e))).await
+    let at = path.clone();
+    blocking(who, move || writer.finish().map_err(|e| ApiError::of_io(&at, &e))).await?;
+    blocking(who, move || replacement.finish(&ownership).map_err(|e| ApiError::of_io(&path, &e))).await
 }
