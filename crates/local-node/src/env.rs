@@ -253,10 +253,9 @@ struct Environment {
 
 impl Environment {
     fn set(&mut self, name: &str, value: String) {
-        match self.entries.iter_mut().find(|(known, _)| known == name) {
-            Some(entry) => entry.1 = value,
-            None => self.entries.push((name.to_owned(), value)),
-        }
+        // The last entry of a name counts, and stands where it was said.
+        self.entries.retain(|(known, _)| known != name);
+        self.entries.push((name.to_owned(), value));
     }
 }
 
@@ -301,6 +300,9 @@ fn value_from(
     }
     if let Some(of) = &from.resource_field_ref {
         return resource(pod, container, of, facts).map(Some);
+    }
+    if let Some(of) = &from.file_key_ref {
+        return Ok(objects.file_key(of)?.map(str::to_owned));
     }
     let (kind, name, key, optional) = if let Some(of) = &from.config_map_key_ref {
         (ObjectKind::ConfigMap, &of.name, &of.key, of.optional)

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use ipnet::Ipv4Net;
-use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{Binding, ConfigMap, ObjectReference, Pod, Secret};
 use kube::Api;
 use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -26,10 +26,11 @@ use crate::pod::stop;
 use crate::pod::worker::Handle;
 use crate::registration::{self, Capacity};
 use crate::requirements::{self, Missing};
-use crate::schedule;
+use crate::schedule::{self, Room};
 use crate::shim::client::Shim;
 use crate::shim::proto::Request;
 use crate::streams::Streams;
+use crate::volumes::objects::ObjectKind;
 use crate::volumes::{VolumeConfig, Volumes};
 
 /// How a node is to be.
@@ -278,6 +279,26 @@ fn end_shims(groups: &Hierarchies, pods_dir: &Path) {
     }
 }
 
+/// The names of the objects that come or change, without those that were there before.
+fn changed<K>(
+    events: impl Stream<Item = watcher::Result<watcher::Event<K>>>,
+    kind: ObjectKind,
+) -> impl Stream<Item = (ObjectKind, String, String)>
+where
+    K: kube::Resource,
+{
+    events.filter_map(move |event| {
+        let named = match event {
+            Ok(watcher::Event::Apply(object)) => {
+                let metadata = object.meta();
+                metadata.namespace.clone().zip(metadata.name.clone()).map(|(namespace, name)| (kind, namespace, name))
+            }
+            _ => None,
+        };
+        std::future::ready(named)
+    })
+}
+
 /// Follows the pods of the API and keeps a worker for each that is here.
 struct Manager {
     config: NodeConfig,
@@ -295,6 +316,11 @@ impl Manager {
         let pods: Api<Pod> = Api::all(self.config.client.clone());
         let stream = watcher(pods, watcher::Config::default()).default_backoff();
         let mut stream = std::pin::pin!(stream);
+        let maps: Api<ConfigMap> = Api::all(self.config.client.clone());
+        let maps = changed(watcher(maps, watcher::Config::default()).default_backoff(), ObjectKind::ConfigMap);
+        let secrets: Api<Secret> = Api::all(self.config.client.clone());
+        let secrets = changed(watcher(secrets, watcher::Config::default()).default_backoff(), ObjectKind::Secret);
+        let mut objects = std::pin::pin!(futures::stream::select(maps, secrets));
         let mut listed: Option<BTreeSet<String>> = None;
         let mut swept = false;
         let mut cleaning = tokio::time::interval(Duration::from_secs(30));
@@ -325,6 +351,11 @@ impl Manager {
                     Some(Err(error)) => tracing::warn!(%error, "pods cannot be watched"),
                     None => return,
                 },
+                Some((kind, namespace, name)) = objects.next() => {
+                    for handle in self.pods.values().filter(|handle| handle.refers_to(&namespace, kind, &name)) {
+                        handle.refresh();
+                    }
+                }
                 _ = cleaning.tick() => self.clean(),
             }
         }
@@ -368,16 +399,22 @@ impl Manager {
         let name = pod.metadata.name.clone().unwrap_or_default();
         let namespace = pod.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned());
         let api: Api<Pod> = Api::namespaced(self.config.client.clone(), &namespace);
-        if let Some(reason) = schedule::refusal(&pod, &self.labels, self.pods.len(), most) {
-            let told = self.unplaced.get(uid).is_some_and(|(_, before)| *before == reason);
+        let room = Room { labels: &self.labels, pods: self.pods.len(), most, facts: &self.context.facts };
+        if let Some(refusal) = schedule::refusal(&pod, &room) {
+            let told = self.unplaced.get(uid).is_some_and(|(_, before)| *before == refusal.message);
             if !told {
-                self.recorder.record(&pod, None, Kind::Warning, "FailedScheduling", reason.clone());
-                let condition = serde_json::json!({"status": {"conditions": [{
-                    "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": reason,
-                    "lastTransitionTime": jiff::Timestamp::now()}]}});
-                let _ = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(condition)).await;
+                let mut condition = serde_json::json!({"type": "PodScheduled", "status": "False",
+                    "reason": refusal.reason, "message": refusal.message,
+                    "lastTransitionTime": jiff::Timestamp::now()});
+                if refusal.reason == schedule::UNSCHEDULABLE {
+                    let message = refusal.message.clone();
+                    self.recorder.record(&pod, None, Kind::Warning, "FailedScheduling", message);
+                    condition["observedGeneration"] = pod.metadata.generation.into();
+                }
+                let patch = serde_json::json!({"status": {"conditions": [condition]}});
+                let _ = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
             }
-            self.unplaced.insert(uid.to_owned(), (pod, reason));
+            self.unplaced.insert(uid.to_owned(), (pod, refusal.message));
             return;
         }
         let binding = Binding {

@@ -87,6 +87,7 @@ impl World {
             share_process_namespace: share,
             cgroup: format!("osb/{}", self.uid),
             pids_limit: 64,
+            sysctls: Vec::new(),
         };
         Shim::start(&self.pod_dir(), &sandbox).await.unwrap()
     }
@@ -108,6 +109,9 @@ impl World {
         })
         .unwrap();
         Request::Start(Box::new(StartContainer {
+            image: String::new(),
+            tty: false,
+            stdin: false,
             name: container.name.clone(),
             attempt: 0,
             id: uuid::Uuid::new_v4().simple().to_string(),

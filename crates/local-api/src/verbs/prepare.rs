@@ -42,7 +42,7 @@ pub(crate) fn for_create(core: &Core, target: &Target, value: &mut Value) -> Res
         Some(Builtin::Pod) => crate::pods::prepare_create(value),
         Some(Builtin::Namespace) => crate::namespaces::prepare_create(value),
         Some(Builtin::Secret) => secret_data(value),
-        Some(Builtin::Definition) => crate::crd::prepare(value),
+        Some(Builtin::Definition) => crate::crd::prepare_create(value),
         _ => {}
     }
     Ok(())
@@ -93,7 +93,13 @@ pub(crate) fn defaults(value: &mut Value, resource: &Resource) {
     match resource.builtin {
         Some(Builtin::Pod) => crate::pods::defaults(value),
         Some(Builtin::Definition) => crate::crd::defaults(value),
+        Some(Builtin::Event) => crate::events::fill(value),
         _ => {}
+    }
+    // What the version of the request knows and that of storage does not is lost, as in kube-apiserver.
+    if let Some(storage) = &resource.storage_schema {
+        schema::prune(value, &storage.root, &storage.defs);
+        schema::fill(value, &storage.root, &storage.defs);
     }
 }
 
@@ -108,6 +114,8 @@ pub(crate) fn for_update(target: &Target, old: &Value, new: &mut Value) -> Resul
             object::uid(old)
         )));
     }
+    // A binding places the pod and says so in its status; for the pod's own generation nothing has changed.
+    let binds = target.subresource.as_deref() == Some("binding");
     if target.is_status() {
         // Only the status (and who manages it) is taken from the request.
         let status = new.get("status").cloned();
@@ -122,20 +130,13 @@ pub(crate) fn for_update(target: &Target, old: &Value, new: &mut Value) -> Resul
             None => object::meta_mut(new).shift_remove("managedFields"),
         };
     } else {
-        if resource.has_status {
+        if resource.has_status && !binds {
             match old.get("status") {
                 Some(status) => new["status"] = status.clone(),
                 None => drop_key(new, "status"),
             }
         }
-        let kept = [
-            "uid",
-            "creationTimestamp",
-            "deletionTimestamp",
-            "deletionGracePeriodSeconds",
-            "generation",
-            "generateName",
-        ];
+        let kept = ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"];
         let old_meta = object::meta(old);
         let meta = object::meta_mut(new);
         for field in kept {
@@ -158,15 +159,18 @@ pub(crate) fn for_update(target: &Target, old: &Value, new: &mut Value) -> Resul
         }
         match resource.builtin {
             Some(Builtin::Secret) => secret_data(new),
-            Some(Builtin::Namespace) if target.subresource.as_deref() != Some("finalize") => {
-                crate::namespaces::keep_finalizers(old, new);
+            Some(Builtin::Namespace) => {
+                if target.subresource.as_deref() != Some("finalize") {
+                    crate::namespaces::keep_finalizers(old, new);
+                }
+                crate::namespaces::label(new);
             }
             Some(Builtin::Definition) => crate::crd::prepare(new),
             _ => {}
         }
     }
     defaults(new, resource);
-    if !target.is_status() && counts_generations(resource) && !same_spec(old, new) {
+    if !target.is_status() && !binds && counts_generations(resource) && !same_spec(old, new) {
         let generation = object::meta(old).get("generation").and_then(Value::as_i64).unwrap_or(0) + 1;
         object::meta_mut(new).insert("generation".into(), generation.into());
     }
@@ -207,10 +211,13 @@ pub(crate) fn check(target: &Target, old: Option<&Value>, new: &Value) -> Result
     let mut causes = Vec::new();
     if !target.is_status() {
         let label_names = matches!(resource.builtin, Some(Builtin::Namespace | Builtin::Service));
-        causes.extend(super::names::check_metadata(new, label_names, resource.namespaced));
+        let custom = resource.is_custom();
+        causes.extend(super::names::check_metadata(new, label_names, resource.namespaced, custom));
     }
     match resource.builtin {
-        None => causes.extend(schema::validate(new, &resource.schema.root, &resource.schema.defs)),
+        None => custom_rules(resource, old, new, &mut causes),
+        Some(Builtin::Event) => causes.extend(crate::events::check(target, old, new)),
+        Some(Builtin::Lease) => causes.extend(lease_rules(new)),
         Some(Builtin::Pod) => causes.extend(crate::pods::check(target, old, new)),
         Some(Builtin::Definition) if !target.is_status() => causes.extend(crate::crd::check(old, new)),
         Some(Builtin::ConfigMap | Builtin::Secret) => causes.extend(data_rules(resource, old, new)),
@@ -220,6 +227,41 @@ pub(crate) fn check(target: &Target, old: Option<&Value>, new: &Value) -> Result
         return Ok(());
     }
     Err(ApiError::invalid(&resource.group, &resource.kind, object::name(new), causes))
+}
+
+/// The schema of a definition, its scale, and its rules: those only where nothing is wrong that they build on.
+fn custom_rules(resource: &Resource, old: Option<&Value>, new: &Value, causes: &mut Vec<Cause>) {
+    const BLOCKING: [&str; 5] = [
+        "FieldValueRequired",
+        "FieldValueNotSupported",
+        "FieldValueTooLong",
+        "FieldValueTooMany",
+        "FieldValueTypeInvalid",
+    ];
+    let (root, defs) = (&resource.schema.root, &resource.schema.defs);
+    causes.extend(schema::validate(new, root, defs));
+    causes.extend(resource.scale.iter().flat_map(|scale| super::scale::check(scale, new)));
+    if !schema::has_rules(root) {
+        return;
+    }
+    if causes.iter().any(|c| BLOCKING.contains(&c.reason)) {
+        let why = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+        causes.push(Cause::invalid("<nil>", &Value::Null, why));
+    } else {
+        causes.extend(schema::check_rules(new, old, root, defs));
+    }
+}
+
+fn lease_rules(lease: &Value) -> Vec<Cause> {
+    let number = |field: &str| object::at(lease, &format!("spec.{field}")).and_then(Value::as_i64);
+    let mut causes = Vec::new();
+    if let Some(seconds) = number("leaseDurationSeconds").filter(|n| *n <= 0) {
+        causes.push(Cause::invalid("spec.leaseDurationSeconds", &seconds.into(), "must be greater than 0"));
+    }
+    if let Some(count) = number("leaseTransitions").filter(|n| *n < 0) {
+        causes.push(Cause::invalid("spec.leaseTransitions", &count.into(), "must be greater than or equal to 0"));
+    }
+    causes
 }
 
 /// Largest sum of the values of a ConfigMap or Secret.

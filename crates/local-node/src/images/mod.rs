@@ -122,6 +122,8 @@ pub struct ImageConfig {
     pub stand_ins: BTreeMap<String, String>,
     /// Registries that are spoken to without TLS, as `host:port`; those on loopback always are.
     pub plain_http: Vec<String>,
+    /// Certificates, as PEM, that registries may be known by beside those that the machine trusts.
+    pub extra_roots: Vec<Vec<u8>>,
     /// Longest time to wait for a connection, and between two pieces of an answer.
     pub connect_timeout: Duration,
     /// Longest time that a pull takes in all.
@@ -138,6 +140,7 @@ impl ImageConfig {
             guest_dir: guest_dir.into(),
             stand_ins: BTreeMap::new(),
             plain_http: Vec::new(),
+            extra_roots: Vec::new(),
             connect_timeout: Duration::from_secs(10),
             pull_timeout: Duration::from_secs(30 * 60),
             limits: Limits::default(),

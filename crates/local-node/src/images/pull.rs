@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use futures::{StreamExt, TryStreamExt};
-use oci_client::client::{Certificate, ClientConfig, ClientProtocol};
+use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_client::errors::{OciDistributionError, OciErrorCode};
 use oci_client::manifest::OciDescriptor;
 use oci_client::secrets::RegistryAuth;
@@ -138,12 +138,14 @@ fn client(store: &ImageStore, reference: &Reference) -> Result<Client, ImageErro
     let config = &store.inner.config;
     let registry = reference.resolve_registry().to_owned();
     let plain = config.plain_http.contains(&registry) || is_loopback(&registry);
+    let root = |pem: &Vec<u8>| Certificate { encoding: CertificateEncoding::Pem, data: pem.clone() };
+    let roots = config.extra_roots.iter().map(root).collect();
     let config = ClientConfig {
         protocol: if plain { ClientProtocol::HttpsExcept(vec![registry]) } else { ClientProtocol::Https },
         connect_timeout: Some(config.connect_timeout),
         read_timeout: Some(config.connect_timeout.max(Duration::from_secs(30))),
         platform_resolver: None,
-        extra_root_certificates: Vec::<Certificate>::new(),
+        extra_root_certificates: roots,
         user_agent: concat!("opensandbox/", env!("CARGO_PKG_VERSION")),
         ..ClientConfig::default()
     };

@@ -88,9 +88,16 @@ fn nft_script(bridge: &str, net: Ipv4Net) -> String {
     let table = nft_table(bridge);
     format!(
         "table ip {table} {{ }}\ndelete table ip {table}\ntable ip {table} {{\n\
-         chain egress {{ type nat hook postrouting priority 100; ip saddr {net} oifname != \"{bridge}\" masquerade }}\n\
-         chain forward {{ type filter hook forward priority 0; iifname \"{bridge}\" accept; \
-         oifname \"{bridge}\" ct state established,related accept; oifname \"{bridge}\" drop }}\n}}\n"
+         chain egress {{\n\
+         type nat hook postrouting priority 100;\n\
+         ip saddr {net} oifname != \"{bridge}\" masquerade\n\
+         }}\n\
+         chain forward {{\n\
+         type filter hook forward priority 0;\n\
+         iifname \"{bridge}\" accept\n\
+         oifname \"{bridge}\" ct state established,related accept\n\
+         oifname \"{bridge}\" drop\n\
+         }}\n}}\n"
     )
 }
 
@@ -145,5 +152,7 @@ mod tests {
         assert!(script.lines().filter(|line| line.starts_with("-A")).all(|line| line.starts_with("-A OSB0-")));
         let script = nft_script("osb0", net);
         assert!(script.starts_with("table ip opensandbox_osb0 { }\ndelete table ip opensandbox_osb0\n"));
+        // The tool wants each statement and each brace on a line of its own.
+        assert!(script.lines().skip(2).all(|line| line.matches(['{', '}']).count() <= 1), "{script}");
     }
 }

@@ -4,6 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::memory::Memory;
+use super::policy::{Verdict, is_sidecar, verdict};
+use super::status;
 use crate::shim::proto::{PodState, Run};
 
 /// How far the pod's sandbox is.
@@ -13,6 +15,8 @@ pub enum SandboxPhase {
     Absent,
     /// Its shim answers.
     Ready,
+    /// It is being taken down because the pod has finished.
+    Stopping,
     /// It was taken down because the pod has finished.
     Stopped,
     /// Its shim died, and the containers with it.
@@ -58,6 +62,8 @@ pub enum Action {
     },
     /// End every container, gently first.
     End,
+    /// Forget how the containers have ended: all of them start afresh.
+    Reset,
     /// Take the sandbox down and keep the logs.
     StopSandbox,
     /// Take everything away, and then the object.
@@ -71,42 +77,6 @@ pub struct Decision {
     pub actions: Vec<Action>,
     /// When to decide again if nothing happens.
     pub wake: Option<Timestamp>,
-}
-
-/// A pod's restart policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RestartPolicy {
-    /// Whatever happened.
-    Always,
-    /// When it failed.
-    OnFailure,
-    /// Not at all.
-    Never,
-}
-
-impl RestartPolicy {
-    /// The pod's policy.
-    pub fn of(pod: &Pod) -> Self {
-        match pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()) {
-            Some("OnFailure") => Self::OnFailure,
-            Some("Never") => Self::Never,
-            _ => Self::Always,
-        }
-    }
-
-    /// Whether a container that ended so is started again.
-    pub fn restarts(self, exit_code: i32) -> bool {
-        match self {
-            Self::Always => true,
-            Self::OnFailure => exit_code != 0,
-            Self::Never => false,
-        }
-    }
-}
-
-/// Whether an init container keeps running beside the others.
-pub fn is_sidecar(container: &Container) -> bool {
-    container.restart_policy.as_deref() == Some("Always")
 }
 
 /// When the pod's time is over.
@@ -127,7 +97,10 @@ pub fn decide(view: &View<'_>) -> Decision {
         decision.actions.push(if running { Action::End } else { Action::Remove });
         return decision;
     }
-    if matches!(view.sandbox, SandboxPhase::Stopped | SandboxPhase::Lost) || view.ending {
+    if matches!(view.sandbox, SandboxPhase::Stopping | SandboxPhase::Stopped | SandboxPhase::Lost)
+        || view.ending
+        || status::rejection(view.pod).is_some()
+    {
         return decision;
     }
     if let Some(deadline) = deadline(view.pod) {
@@ -147,14 +120,29 @@ pub fn decide(view: &View<'_>) -> Decision {
         }
         return decision;
     }
-    if !init(view, &mut decision) {
+    if starts_afresh(view.pod, view.state) {
+        decision.actions.push(if running { Action::End } else { Action::Reset });
+        return decision;
+    }
+    // When the pod's work is done its sidecars are ended and do not come again.
+    if work_is_done(view) {
+        decision.actions.push(if running { Action::End } else { Action::StopSandbox });
+        return decision;
+    }
+    // A hook belongs to its container's start, and containers start one after the other.
+    let hooking = view.memory.hooking();
+    let initialized = init(view, &mut decision);
+    if hooking {
+        decision.actions.retain(|action| matches!(action, Action::Restart { .. }));
+        return decision;
+    }
+    if !initialized {
         return decision;
     }
     let Some(spec) = &view.pod.spec else { return decision };
-    let policy = RestartPolicy::of(view.pod);
     let mut finished = true;
     for container in &spec.containers {
-        finished &= !advance(view, container, policy, &mut decision);
+        finished &= !advance(view, container, false, &mut decision);
     }
     if finished {
         decision.actions.push(if running { Action::End } else { Action::StopSandbox });
@@ -165,12 +153,32 @@ pub fn decide(view: &View<'_>) -> Decision {
     decision
 }
 
+/// Whether a container has ended in such a way that every container of the pod starts afresh.
+pub fn starts_afresh(pod: &Pod, state: &PodState) -> bool {
+    let Some(spec) = &pod.spec else { return false };
+    let init = spec.init_containers.iter().flatten().map(|container| (container, true));
+    init.chain(spec.containers.iter().map(|container| (container, false))).any(|(container, is_init)| {
+        let outcome = state.current(&container.name).and_then(|run| run.outcome.as_ref());
+        outcome.is_some_and(|outcome| verdict(pod, container, is_init, outcome) == Verdict::RestartsAll)
+    })
+}
+
+/// Whether every container beside the init containers has ended for good.
+fn work_is_done(view: &View<'_>) -> bool {
+    let containers = view.pod.spec.iter().flat_map(|spec| &spec.containers);
+    let mut ended = containers.map(|container| {
+        let outcome = view.state.current(&container.name).and_then(|run| run.outcome.as_ref());
+        outcome.is_some_and(|outcome| verdict(view.pod, container, false, outcome) == Verdict::Stays)
+    });
+    ended.all(|ended| ended)
+}
+
 /// Brings the init containers on; true when all have done their work.
 fn init(view: &View<'_>, decision: &mut Decision) -> bool {
     let Some(spec) = &view.pod.spec else { return false };
     for container in spec.init_containers.iter().flatten() {
         if is_sidecar(container) {
-            advance(view, container, RestartPolicy::Always, decision);
+            advance(view, container, true, decision);
             let up = view.state.current(&container.name).is_some_and(Run::running);
             if !up || !view.memory.containers.get(&container.name).is_some_and(|memory| memory.started) {
                 return false;
@@ -180,12 +188,7 @@ fn init(view: &View<'_>, decision: &mut Decision) -> bool {
         if view.state.current(&container.name).and_then(|run| run.outcome.as_ref()).is_some_and(|o| o.exit_code == 0) {
             continue;
         }
-        // A failed init container is started again unless the pod's containers never are.
-        let policy = match RestartPolicy::of(view.pod) {
-            RestartPolicy::Never => RestartPolicy::Never,
-            _ => RestartPolicy::OnFailure,
-        };
-        let pending = advance(view, container, policy, decision);
+        let pending = advance(view, container, true, decision);
         if !pending {
             let running = view.state.containers.values().flatten().any(Run::running);
             decision.actions.push(if running { Action::End } else { Action::StopSandbox });
@@ -196,7 +199,7 @@ fn init(view: &View<'_>, decision: &mut Decision) -> bool {
 }
 
 /// Brings one container on; false when it has ended for good.
-fn advance(view: &View<'_>, container: &Container, policy: RestartPolicy, decision: &mut Decision) -> bool {
+fn advance(view: &View<'_>, container: &Container, is_init: bool, decision: &mut Decision) -> bool {
     let name = &container.name;
     let memory = view.memory.containers.get(name);
     if let Some(waiting) = memory.and_then(|memory| memory.waiting.as_ref())
@@ -212,10 +215,17 @@ fn advance(view: &View<'_>, container: &Container, policy: RestartPolicy, decisi
     let Some(outcome) = &run.outcome else {
         if let Some(reason) = memory.filter(|m| m.probed == run.id).and_then(|m| m.unhealthy.clone()) {
             decision.actions.push(Action::Restart { container: name.clone(), reason });
+        } else if (!is_init || is_sidecar(container)) && image_changed(container, run) {
+            let reason = "definition changed".to_owned();
+            decision.actions.push(Action::Restart { container: name.clone(), reason });
         }
         return true;
     };
-    if !policy.restarts(outcome.exit_code) {
+    if outcome.removed {
+        decision.actions.push(Action::Start { container: name.clone(), attempt: run.attempt + 1 });
+        return true;
+    }
+    if verdict(view.pod, container, is_init, outcome) == Verdict::Stays {
         return false;
     }
     let at = memory.map_or(outcome.finished_at, |m| m.backoff.next_start(run.started_at, outcome.finished_at));
@@ -225,6 +235,11 @@ fn advance(view: &View<'_>, container: &Container, policy: RestartPolicy, decisi
         decision.actions.push(Action::Start { container: name.clone(), attempt: run.attempt + 1 });
     }
     true
+}
+
+/// Whether the pod has been given another image since the container started.
+fn image_changed(container: &Container, run: &Run) -> bool {
+    !run.image.is_empty() && container.image.as_deref().is_some_and(|image| image != run.image)
 }
 
 fn sooner(wake: &mut Option<Timestamp>, at: Timestamp) {

@@ -21,14 +21,9 @@ fn run(attempt: u32, exit: Option<i32>) -> Run {
         id: format!("{attempt}"),
         pid: 1,
         started_at: at(0),
-        outcome: exit.map(|exit_code| Outcome {
-            exit_code,
-            signal: None,
-            oom_killed: false,
-            start_failed: false,
-            message: String::new(),
-            finished_at: at(1),
-        }),
+        image: String::new(),
+        user: None,
+        outcome: exit.map(|exit_code| Outcome { exit_code, ..Outcome::at(at(1)) }),
     }
 }
 

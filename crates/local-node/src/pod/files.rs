@@ -25,8 +25,8 @@ pub fn write(dir: &Path, pod: &Pod, ip: &str, host_resolv: &str) -> io::Result<V
 
 fn hosts(pod: &Pod, ip: &str, name: &str) -> String {
     let mut text = String::from(
-        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
-         fe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
+        "# Made by the node for this pod.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
+         fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
     );
     let spec = pod.spec.clone().unwrap_or_default();
     let _ = match spec.subdomain.as_deref().filter(|subdomain| !subdomain.is_empty()) {
@@ -36,7 +36,11 @@ fn hosts(pod: &Pod, ip: &str, name: &str) -> String {
         }
         None => writeln!(text, "{ip}\t{name}"),
     };
-    for alias in spec.host_aliases.unwrap_or_default() {
+    let aliases = spec.host_aliases.unwrap_or_default();
+    if !aliases.is_empty() {
+        text.push_str("\n# Entries added by HostAliases.\n");
+    }
+    for alias in aliases {
         let _ = writeln!(text, "{}\t{}", alias.ip, alias.hostnames.unwrap_or_default().join("\t"));
     }
     text
@@ -70,14 +74,16 @@ fn resolv(pod: &Pod, host: &str) -> String {
         }));
     }
     let mut text = String::new();
-    for server in servers {
-        let _ = writeln!(text, "nameserver {server}");
-    }
-    for (key, values) in [("search", searches), ("options", options)] {
+    let mut list = |key: &str, values: &[String]| {
         if !values.is_empty() {
             let _ = writeln!(text, "{key} {}", values.join(" "));
         }
+    };
+    list("search", &searches);
+    for server in servers {
+        list("nameserver", &[server]);
     }
+    list("options", &options);
     text
 }
 
@@ -97,7 +103,7 @@ mod tests {
         assert!(hosts.contains("10.88.0.2\tweb\n") && hosts.ends_with("1.2.3.4\ta\tb\n"), "{hosts}");
         assert_eq!(
             resolv(&pod, "nameserver 127.0.0.53\nnameserver 8.8.8.8\nsearch corp.example\n"),
-            "nameserver 8.8.8.8\nnameserver 9.9.9.9\nsearch corp.example\noptions ndots:5\n"
+            "search corp.example\nnameserver 8.8.8.8\nnameserver 9.9.9.9\noptions ndots:5\n"
         );
     }
 }

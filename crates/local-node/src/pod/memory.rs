@@ -1,8 +1,11 @@
 //! What the node remembers of a pod beside its object and its shim's state: back-off, probes, why something waits.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+
+use crate::shim::proto::PodState;
 
 /// First pause before a restart; each further one is twice as long.
 const FIRST_PAUSE: SignedDuration = SignedDuration::from_secs(10);
@@ -77,10 +80,16 @@ pub struct ContainerMemory {
     pub started: bool,
     /// The readiness probe succeeds, or there is none.
     pub ready: bool,
+    /// The run whose postStart hook has not ended.
+    pub hooked: Option<String>,
+    /// How long a run that a probe wants ended may take to end; the pod's grace period when the probe has none.
+    pub unhealthy_grace: Option<Duration>,
     /// A probe wants the run ended, and why.
     pub unhealthy: Option<String>,
     /// Identity of the image.
     pub image_id: String,
+    /// Full name of the image.
+    pub image: String,
     /// Signal that ends it gently.
     pub stop_signal: Option<i32>,
 }
@@ -97,6 +106,22 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// Whether a postStart hook runs: until it has ended nothing else of the pod is started.
+    pub fn hooking(&self) -> bool {
+        self.containers.values().any(|memory| memory.hooked.is_some())
+    }
+
+    /// The state as the API is told it: a container whose postStart hook runs counts as not started.
+    pub fn visible(&self, state: &PodState) -> PodState {
+        let mut state = state.clone();
+        for (name, memory) in &self.containers {
+            if let (Some(hooked), Some(runs)) = (&memory.hooked, state.containers.get_mut(name)) {
+                runs.retain(|run| run.id != *hooked || !run.running());
+            }
+        }
+        state
+    }
+
     /// What is remembered of a container.
     pub fn of(&mut self, container: &str) -> &mut ContainerMemory {
         self.containers.entry(container.to_owned()).or_default()

@@ -163,8 +163,12 @@ fn process(inputs: &Inputs<'_>, security: &SecurityContext) -> Result<Process, S
         .or_else(|| inputs.image.working_dir.clone())
         .filter(|dir| !dir.is_empty())
         .unwrap_or_else(|| "/".to_owned());
-    let mut process =
-        ProcessBuilder::default().args(arguments).env(environment).cwd(directory).terminal(false).build()?;
+    let mut process = ProcessBuilder::default()
+        .args(arguments)
+        .env(environment)
+        .cwd(directory)
+        .terminal(inputs.container.tty == Some(true))
+        .build()?;
     process.set_rlimits(None);
     let held = capabilities(security)?;
     let mut capabilities =
@@ -316,6 +320,44 @@ pub fn seccomp(pod: &Pod, container: &Container) -> Result<bool, SpecError> {
         Some("RuntimeDefault") => Ok(true),
         Some(other) => Err(SpecError::Seccomp(other.to_owned())),
     }
+}
+
+/// Sysctls that concern the pod's own namespaces alone, as Kubernetes lists them.
+const SAFE_SYSCTLS: [&str; 12] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
+];
+
+/// The sysctls that the pod asks for, as paths below `/proc/sys`, and their values.
+pub fn sysctls(pod: &Pod) -> Vec<(String, String)> {
+    let asked = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref()?.sysctls.as_ref());
+    asked.into_iter().flatten().map(|sysctl| (dotted(&sysctl.name).replace('.', "/"), sysctl.value.clone())).collect()
+}
+
+/// The first sysctl of the pod that is not known to be safe.
+pub fn unsafe_sysctl(pod: &Pod) -> Option<String> {
+    let asked = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref()?.sysctls.as_ref());
+    asked
+        .into_iter()
+        .flatten()
+        .map(|sysctl| &sysctl.name)
+        .find(|name| !SAFE_SYSCTLS.contains(&dotted(name).as_str()))
+        .cloned()
+}
+
+/// A sysctl's name may be written with slashes.
+fn dotted(name: &str) -> String {
+    name.replace('/', ".")
 }
 
 /// The pod's host name: `spec.hostname`, or its name cut to what a host name may be.

@@ -10,13 +10,16 @@ use super::context::Context;
 use super::events::Kind;
 use super::files;
 use super::spec::{self, Bind, Inputs};
-use crate::env;
+use crate::env::{self, NodeFacts};
 use crate::images::{Credentials, Image, PullPolicy};
 use crate::network::Network;
 use crate::shim::client::{Shim, ShimError};
 use crate::shim::proto::{FailureKind, LogSettings, Request, Root, Sandbox, StartContainer, SubPath, Tmpfs};
-use crate::volumes::PodVolumes;
 use crate::volumes::objects::Objects;
+use crate::volumes::{PodVolumes, env_file};
+
+/// Reason of a pod whose volumes are not there.
+pub const NO_VOLUME: &str = "FailedMount";
 
 /// Why a container does not run yet, as its waiting state says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,14 +50,24 @@ pub struct Made {
 /// Makes a pod's namespaces, address and generated files.
 pub async fn sandbox(context: &Context, pod: &Pod) -> Result<Made, Trouble> {
     let failed = |error: &dyn std::fmt::Display| Trouble::new("FailedCreatePodSandBox", error);
+    if pod.spec.as_ref().and_then(|spec| spec.host_users) == Some(false) {
+        return Err(failed(&"hostUsers: false asks for a user namespace, which this node does not make"));
+    }
     let uid = pod.metadata.uid.clone().unwrap_or_default();
     let dir = context.pod_dir(&uid);
+    // A pod whose volumes are not there gets neither an address nor processes.
+    let facts = NodeFacts { pod_ip: String::new(), ..context.facts.clone() };
+    context.volumes.prepare(pod, context, &facts).await.map_err(|error| {
+        context.recorder.record(pod, None, Kind::Warning, "FailedMount", error.to_string());
+        Trouble::new(NO_VOLUME, error)
+    })?;
     let sandbox = Sandbox {
         pod_uid: uid.clone(),
         hostname: spec::hostname(pod),
         share_process_namespace: pod.spec.as_ref().and_then(|spec| spec.share_process_namespace) == Some(true),
         cgroup: format!("{}/{uid}", crate::cgroup::ROOT),
         pids_limit: context.pids_limit,
+        sysctls: spec::sysctls(pod),
     };
     // Only the forks and namespaces are rationed: whoever waits for a registry keeps nobody from starting.
     let _permit = context.permits.acquire().await.map_err(|error| failed(&error))?;
@@ -81,6 +94,8 @@ pub async fn sandbox(context: &Context, pod: &Pod) -> Result<Made, Trouble> {
 pub struct Prepared {
     /// Identity of the image.
     pub image_id: String,
+    /// Full name of the image.
+    pub image_name: String,
     /// Signal that ends the container gently.
     pub stop_signal: Option<i32>,
     /// The order to the shim.
@@ -102,16 +117,41 @@ pub async fn prepare(
     let mut facts = context.facts.clone();
     facts.pod_ip.clone_from(&made.ip);
 
-    let mut objects = Objects::new(namespace);
-    env::fetch(container, context.as_ref(), &mut objects).await.map_err(|error| config(&error))?;
-    let environment =
-        env::resolve(pod, container, &image.config.env, &objects, &facts).map_err(|error| config(&error))?;
     let volumes = context.volumes.prepare(pod, context.as_ref(), &facts).await.map_err(|error| {
         context.recorder.record(pod, None, Kind::Warning, "FailedMount", error.to_string());
         Trouble::new("ContainerCreating", error)
     })?;
+    let mut objects = Objects::new(namespace);
+    env::fetch(container, context.as_ref(), &mut objects).await.map_err(|error| config(&error))?;
+    fetch_files(made, container, &volumes, &mut objects).await.map_err(|error| config(&error))?;
+    let environment =
+        env::resolve(pod, container, &image.config.env, &objects, &facts).map_err(|error| config(&error))?;
     let request = request(context, pod, container, made.pause_pid, attempt, &image, &environment, &volumes)?;
-    Ok(Prepared { image_id: image.id.clone(), stop_signal: stop_signal(&image), request })
+    let (image_id, image_name) = (image.id.clone(), image.reference.clone());
+    Ok(Prepared { image_id, image_name, stop_signal: stop_signal(&image), request })
+}
+
+/// Reads the files that the container's environment comes from, as the pod's shim sees them.
+async fn fetch_files(
+    made: &Made,
+    container: &Container,
+    volumes: &PodVolumes,
+    objects: &mut Objects,
+) -> Result<(), String> {
+    let sources = container.env.iter().flatten().filter_map(|entry| entry.value_from.as_ref()?.file_key_ref.as_ref());
+    for of in sources {
+        let volume =
+            volumes.path(&of.volume_name).ok_or_else(|| format!("no volume {:?} in the pod", of.volume_name))?;
+        let shim = made.shim.state().await.map_err(|error| error.to_string())?.shim_pid;
+        let seen = PathBuf::from(format!("/proc/{shim}/root")).join(volume.strip_prefix("/").unwrap_or(volume));
+        let path = PathBuf::from(&of.path);
+        let read = tokio::task::spawn_blocking(move || env_file::read(&seen, &path)).await;
+        let read = read.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        if let Some(variables) = read.map_err(|error| format!("{} of volume {}: {error}", of.path, of.volume_name))? {
+            objects.insert_file(&of.volume_name, &of.path, variables);
+        }
+    }
+    Ok(())
 }
 
 /// Starts a container.
@@ -133,7 +173,14 @@ pub async fn run(context: &Context, pod: &Pod, made: &Made, request: StartContai
                 ShimError::Failed { kind: FailureKind::Start, .. } => "RunContainerError",
                 _ => "CreateContainerError",
             };
-            Err(Trouble::new(reason, error))
+            let mut message = error.to_string();
+            if message.contains("runAsNonRoot") || message.contains("runAsUser") {
+                let metadata = &pod.metadata;
+                let [of, namespace, uid] = [&metadata.name, &metadata.namespace, &metadata.uid]
+                    .map(|text| text.as_deref().unwrap_or_default());
+                message = format!("{message} (pod: \"{of}_{namespace}({uid})\", container: {name})");
+            }
+            Err(Trouble::new(reason, message))
         }
     }
 }
@@ -259,6 +306,7 @@ fn request(
         attempt,
         id: format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple()),
         spec,
+        image: container.image.clone().unwrap_or_default(),
         root: Root { lower: image.lower.clone() },
         user: spec::user(pod, container, &image.config).map_err(|error| config(&error))?,
         log: LogSettings {
@@ -268,11 +316,13 @@ fn request(
         },
         termination_message: Some(message_file),
         message_from_log: container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError"),
+        tty: container.tty == Some(true),
+        stdin: container.stdin == Some(true),
         seccomp: spec::seccomp(pod, container).map_err(|error| config(&error))?,
         tmpfs: volumes
             .tmpfs
             .iter()
-            .map(|volume| Tmpfs { path: volume.path.clone(), size: volume.size, mode: 0o777 })
+            .map(|volume| Tmpfs { path: volume.path.clone(), size: volume.size, mode: 0o1777 })
             .collect(),
         sub_paths,
     })

@@ -3,17 +3,23 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    HostIP, Pod, PodCondition, PodIP, PodStatus,
+    ContainerUser, HostIP, LinuxContainerUser, Pod, PodCondition, PodIP, PodStatus, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::decide::{RestartPolicy, SandboxPhase, deadline, is_sidecar};
+use super::decide::{SandboxPhase, deadline, starts_afresh};
 use super::memory::Memory;
-use super::quantity;
+use super::policy::{Verdict, is_sidecar, verdict};
+use super::{quantity, resources, spec};
 use crate::shim::proto::{Outcome, PodState, Run};
 
 /// Scheme of container identities.
 pub const CONTAINER_SCHEME: &str = "osb://";
+
+/// Most bytes of all termination messages of a pod, as in Kubernetes.
+const MAX_MESSAGES: usize = 12 * 1024;
+/// The condition that tells that every container of the pod starts afresh.
+const RESTARTING: &str = "AllContainersRestarting";
 
 /// What the status is made from.
 pub struct View<'a> {
@@ -37,6 +43,17 @@ pub struct View<'a> {
 pub fn build(view: &View<'_>) -> PodStatus {
     let old = view.pod.status.clone().unwrap_or_default();
     let Some(spec) = &view.pod.spec else { return old };
+    if let Some((reason, message)) = rejection(view.pod) {
+        return PodStatus {
+            phase: Some("Failed".to_owned()),
+            reason: Some(reason),
+            message: Some(message),
+            start_time: old.start_time.or(Some(Time(view.now))),
+            qos_class: Some(qos_class(view.pod).to_owned()),
+            observed_generation: view.pod.metadata.generation,
+            ..PodStatus::default()
+        };
+    }
     let init: Vec<&Container> = spec.init_containers.iter().flatten().collect();
     let initialized = init.iter().all(|container| {
         let run = view.state.current(&container.name);
@@ -46,14 +63,23 @@ pub fn build(view: &View<'_>) -> PodStatus {
             run.and_then(|run| run.outcome.as_ref()).is_some_and(|outcome| outcome.exit_code == 0)
         }
     });
-    let init_statuses: Vec<ContainerStatus> =
+    let mut init_statuses: Vec<ContainerStatus> =
         init.iter().map(|container| container_status(view, container, true, true)).collect();
-    let statuses: Vec<ContainerStatus> =
+    let sidecars = init.iter().zip(&init_statuses).filter(|(container, _)| is_sidecar(container));
+    let unready_sidecars: Vec<String> =
+        sidecars.filter(|(_, status)| !status.ready).map(|(container, _)| container.name.clone()).collect();
+    let mut statuses: Vec<ContainerStatus> =
         spec.containers.iter().map(|container| container_status(view, container, false, initialized)).collect();
+    bound_messages(&mut [&mut init_statuses, &mut statuses]);
     let (phase, reason, message) = phase(view, initialized);
     let finished = matches!(phase, "Succeeded" | "Failed");
-    let unready: Vec<&str> = statuses.iter().filter(|s| !s.ready).map(|s| s.name.as_str()).collect();
+    let unready: Vec<&str> = unready_sidecars
+        .iter()
+        .map(String::as_str)
+        .chain(statuses.iter().filter(|s| !s.ready).map(|s| s.name.as_str()))
+        .collect();
     let conditions = conditions(view, &old, initialized, &init, &unready, finished, phase);
+    let resources = resources::of_pod(view.pod);
     let pod_ip = view.pod_ip.clone().or_else(|| if finished { old.pod_ip.clone() } else { None });
     PodStatus {
         phase: Some(phase.to_owned()),
@@ -69,8 +95,17 @@ pub fn build(view: &View<'_>) -> PodStatus {
         container_statuses: Some(statuses),
         qos_class: Some(qos_class(view.pod).to_owned()),
         observed_generation: view.pod.metadata.generation,
+        allocated_resources: resources.requests.clone(),
+        resources: Some(resources),
         ..old
     }
+}
+
+/// Why the pod is not let in at all: a reason and a message.
+pub fn rejection(pod: &Pod) -> Option<(String, String)> {
+    let sysctl = spec::unsafe_sysctl(pod)?;
+    let message = format!("Pod was rejected: forbidden sysctl: {sysctl:?} not allowlisted");
+    Some(("SysctlForbidden".to_owned(), message))
 }
 
 fn phase(view: &View<'_>, initialized: bool) -> (&'static str, Option<String>, Option<String>) {
@@ -96,19 +131,29 @@ fn phase(view: &View<'_>, initialized: bool) -> (&'static str, Option<String>, O
         let message = "Pod was active on the node longer than the specified deadline";
         return ("Failed", Some("DeadlineExceeded".to_owned()), Some(message.to_owned()));
     }
-    let policy = RestartPolicy::of(view.pod);
+    // A deleted pod is over once nothing of it is left, whatever its policy.
+    if view.pod.metadata.deletion_timestamp.is_some() && view.sandbox == SandboxPhase::Stopped {
+        let zero = |container: &Container| outcome(view.state, &container.name).is_some_and(|o| o.exit_code == 0);
+        return (if spec.containers.iter().all(zero) { "Succeeded" } else { "Failed" }, None, None);
+    }
+    let stays = |container: &Container, is_init: bool| {
+        outcome(view.state, &container.name)
+            .is_some_and(|outcome| verdict(view.pod, container, is_init, outcome) == Verdict::Stays)
+    };
     if !initialized {
         let failed = spec.init_containers.iter().flatten().any(|container| {
-            !is_sidecar(container) && outcome(view.state, &container.name).is_some_and(|outcome| outcome.exit_code != 0)
+            !is_sidecar(container)
+                && stays(container, true)
+                && outcome(view.state, &container.name).is_some_and(|outcome| outcome.exit_code != 0)
         });
-        return if failed && policy == RestartPolicy::Never { ("Failed", None, None) } else { ("Pending", None, None) };
+        return if failed { ("Failed", None, None) } else { ("Pending", None, None) };
     }
     if spec.containers.iter().any(|container| view.state.current(&container.name).is_none()) {
         return ("Pending", None, None);
     }
     let outcomes: Vec<&Outcome> =
         spec.containers.iter().filter_map(|container| outcome(view.state, &container.name)).collect();
-    if any_running || outcomes.iter().any(|outcome| policy.restarts(outcome.exit_code)) {
+    if any_running || spec.containers.iter().any(|container| !stays(container, false)) {
         ("Running", None, None)
     } else if outcomes.iter().all(|outcome| outcome.exit_code == 0) {
         ("Succeeded", None, None)
@@ -154,7 +199,10 @@ fn conditions(
     let waiting_init: Vec<&str> = init
         .iter()
         .filter(|container| {
-            !is_sidecar(container) && outcome(view.state, &container.name).is_none_or(|outcome| outcome.exit_code != 0)
+            if is_sidecar(container) {
+                return !view.memory.containers.get(&container.name).is_some_and(|memory| memory.started);
+            }
+            outcome(view.state, &container.name).is_none_or(|outcome| outcome.exit_code != 0)
         })
         .map(|container| container.name.as_str())
         .collect();
@@ -164,13 +212,19 @@ fn conditions(
         let message = format!("containers with incomplete status: [{}]", waiting_init.join(" "));
         set("Initialized", false, Some("ContainersNotInitialized"), Some(message));
     }
-    let gates: Vec<&str> = view
+    let gates: Vec<String> = view
         .pod
         .spec
         .iter()
         .flat_map(|spec| spec.readiness_gates.iter().flatten())
         .map(|gate| gate.condition_type.as_str())
-        .filter(|gate| !known.iter().any(|condition| condition.type_ == *gate && condition.status == "True"))
+        .filter_map(|gate| match known.iter().find(|condition| condition.type_ == gate) {
+            None => Some(format!("corresponding condition of pod readiness gate {gate:?} does not exist.")),
+            Some(condition) if condition.status != "True" => {
+                Some(format!("the status of pod readiness gate {gate:?} is not \"True\", but {}", condition.status))
+            }
+            Some(_) => None,
+        })
         .collect();
     let ready = unready.is_empty() && initialized && !finished;
     let (reason, message) = if finished {
@@ -181,8 +235,7 @@ fn conditions(
         (Some("ContainersNotReady"), Some(format!("containers with unready status: [{}]", unready.join(" "))))
     };
     if ready && !gates.is_empty() {
-        let message = format!("the status of pod readiness gate {:?} is not \"True\"", gates[0]);
-        set("Ready", false, Some("ReadinessGatesNotReady"), Some(message));
+        set("Ready", false, Some("ReadinessGatesNotReady"), Some(gates.join(", ")));
     } else {
         set("Ready", ready, reason, message.clone());
     }
@@ -190,7 +243,41 @@ fn conditions(
     // The scheduler's, and those of others, stay.
     let ours: Vec<String> = conditions.iter().map(|condition| condition.type_.clone()).collect();
     conditions.extend(known.into_iter().filter(|condition| !ours.contains(&condition.type_)));
+    let restarting = restarting(view);
+    if !conditions.iter().any(|condition| condition.type_ == "PodScheduled") {
+        conditions.push(PodCondition {
+            type_: "PodScheduled".to_owned(),
+            status: "True".to_owned(),
+            last_transition_time: Some(Time(view.now)),
+            ..PodCondition::default()
+        });
+    }
+    for condition in &mut conditions {
+        match condition.type_.as_str() {
+            "PodScheduled" => condition.observed_generation = view.pod.metadata.generation,
+            RESTARTING if !restarting && condition.status == "True" => {
+                condition.status = "False".to_owned();
+                condition.last_transition_time = Some(Time(view.now));
+            }
+            _ => {}
+        }
+    }
+    if restarting && !conditions.iter().any(|condition| condition.type_ == RESTARTING && condition.status == "True") {
+        conditions.retain(|condition| condition.type_ != RESTARTING);
+        conditions.push(PodCondition {
+            type_: RESTARTING.to_owned(),
+            status: "True".to_owned(),
+            last_transition_time: Some(Time(view.now)),
+            ..PodCondition::default()
+        });
+    }
     conditions
+}
+
+/// Whether every container of the pod is being started afresh.
+fn restarting(view: &View<'_>) -> bool {
+    let removed = |runs: &Vec<Run>| runs.last().and_then(|run| run.outcome.as_ref()).is_some_and(|o| o.removed);
+    starts_afresh(view.pod, view.state) || view.state.containers.values().any(removed)
 }
 
 fn container_status(view: &View<'_>, container: &Container, is_init: bool, initialized: bool) -> ContainerStatus {
@@ -207,18 +294,7 @@ fn container_status(view: &View<'_>, container: &Container, is_init: bool, initi
         },
     };
     let current = runs.last();
-    let restarts = match (is_init && !is_sidecar(container), RestartPolicy::of(view.pod)) {
-        (true, RestartPolicy::Never) => RestartPolicy::Never,
-        (true, _) => RestartPolicy::OnFailure,
-        (false, policy) => {
-            if is_sidecar(container) {
-                RestartPolicy::Always
-            } else {
-                policy
-            }
-        }
-    };
-    let over = view.sandbox == SandboxPhase::Stopped
+    let over = matches!(view.sandbox, SandboxPhase::Stopping | SandboxPhase::Stopped)
         || lost
         || view.pod.metadata.deletion_timestamp.is_some()
         || matches!(view.pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Failed" | "Succeeded"));
@@ -227,8 +303,14 @@ fn container_status(view: &View<'_>, container: &Container, is_init: bool, initi
         Some(run) if run.running() => (state_of(run), runs.iter().rev().nth(1).map(state_of)),
         Some(run) => {
             let ended = state_of(run);
-            let again = run.outcome.as_ref().is_some_and(|outcome| restarts.restarts(outcome.exit_code)) && !over;
-            if let (Some(waiting), true) = (waits, again) {
+            let outcome = run.outcome.as_ref();
+            let removed = outcome.is_some_and(|outcome| outcome.removed);
+            let again = !over
+                && outcome.is_some_and(|outcome| verdict(view.pod, container, is_init, outcome) != Verdict::Stays);
+            if removed && !over {
+                let reason = if initialized { "ContainerCreating" } else { "PodInitializing" };
+                (waiting_state(reason, ""), Some(ended))
+            } else if let (Some(waiting), true) = (waits, again) {
                 (waiting_state(&waiting.reason, &waiting.message), Some(ended))
             } else if again && memory.is_some_and(|memory| memory.backoff.pause().is_some()) {
                 let pause = memory.and_then(|memory| memory.backoff.pause()).unwrap_or_default();
@@ -261,18 +343,63 @@ fn container_status(view: &View<'_>, container: &Container, is_init: bool, initi
     let done = current.and_then(|run| run.outcome.as_ref()).is_some_and(|outcome| outcome.exit_code == 0);
     let ready =
         if is_init && !is_sidecar(container) { done } else { started && probed.is_some_and(|memory| memory.ready) };
-    let image = container.image.clone().unwrap_or_default();
+    let image = match memory {
+        Some(memory) if current.is_some() && !memory.image.is_empty() => memory.image.clone(),
+        _ => container.image.clone().unwrap_or_default(),
+    };
+    let given = resources::of_container(container);
+    let user = current.and_then(|run| run.user.as_ref()).map(|user| ContainerUser {
+        linux: Some(LinuxContainerUser {
+            uid: i64::from(user.uid),
+            gid: i64::from(user.gid),
+            supplemental_groups: Some(user.groups.iter().copied().map(i64::from).collect()),
+        }),
+    });
     ContainerStatus {
         name: name.clone(),
         ready,
         started: Some(started),
         restart_count: current.map_or(0, |run| run.attempt as i32),
-        image_id: memory.map(|memory| memory.image_id.clone()).unwrap_or_default(),
+        image_id: memory.filter(|_| current.is_some()).map(|memory| memory.image_id.clone()).unwrap_or_default(),
         image,
+        allocated_resources: given.requests.clone().filter(|_| current.is_some()),
+        resources: current.map(|_| given),
+        user,
+        volume_mounts: mounts(container),
         container_id: current.map(|run| format!("{CONTAINER_SCHEME}{}", run.id)),
         state: Some(state),
         last_state: Some(last.unwrap_or_default()),
         ..ContainerStatus::default()
+    }
+}
+
+fn mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
+    let mounts: Vec<VolumeMountStatus> = container
+        .volume_mounts
+        .iter()
+        .flatten()
+        .map(|mount| VolumeMountStatus {
+            name: mount.name.clone(),
+            mount_path: mount.mount_path.clone(),
+            read_only: mount.read_only.filter(|read_only| *read_only),
+            // What is mounted below a read-only volume is left out, so there is nothing to be recursive about.
+            recursive_read_only: (mount.read_only == Some(true)).then(|| "Disabled".to_owned()),
+            ..VolumeMountStatus::default()
+        })
+        .collect();
+    (!mounts.is_empty()).then_some(mounts)
+}
+
+/// Bounds the messages of all containers, each to its part.
+fn bound_messages(statuses: &mut [&mut Vec<ContainerStatus>]) {
+    let count: usize = statuses.iter().map(|list| list.len()).sum();
+    let most = MAX_MESSAGES / count.max(1);
+    for status in statuses.iter_mut().flat_map(|list| list.iter_mut()) {
+        for state in [&mut status.state, &mut status.last_state].into_iter().flatten() {
+            if let Some(message) = state.terminated.as_mut().and_then(|terminated| terminated.message.as_mut()) {
+                message.truncate(message.floor_char_boundary(most));
+            }
+        }
     }
 }
 
@@ -287,6 +414,17 @@ fn waiting_state(reason: &str, message: &str) -> ContainerState {
 }
 
 fn terminated(run: &Run, outcome: &Outcome) -> ContainerState {
+    if outcome.removed {
+        return ContainerState {
+            terminated: Some(ContainerStateTerminated {
+                exit_code: outcome.exit_code,
+                reason: Some("RestartingAllContainers".to_owned()),
+                message: Some("The container is removed because RestartAllContainers in place".to_owned()),
+                ..ContainerStateTerminated::default()
+            }),
+            ..ContainerState::default()
+        };
+    }
     let reason = if outcome.start_failed {
         "StartError"
     } else if outcome.oom_killed {
@@ -299,10 +437,12 @@ fn terminated(run: &Run, outcome: &Outcome) -> ContainerState {
     ContainerState {
         terminated: Some(ContainerStateTerminated {
             exit_code: outcome.exit_code,
-            signal: outcome.signal,
+            // The interface between a kubelet and its runtime has no signal: readers know it by 128 and the signal.
+            signal: None,
             reason: Some(reason.to_owned()),
             message: (!outcome.message.is_empty()).then(|| outcome.message.clone()),
-            started_at: Some(Time(run.started_at)),
+            // What never ran has never started.
+            started_at: Some(Time(if outcome.start_failed { Timestamp::UNIX_EPOCH } else { run.started_at })),
             finished_at: Some(Time(outcome.finished_at)),
             container_id: Some(format!("{CONTAINER_SCHEME}{}", run.id)),
         }),
@@ -330,8 +470,16 @@ pub fn qos_class(pod: &Pod) -> &'static str {
     let Some(spec) = &pod.spec else { return "BestEffort" };
     let mut any = false;
     let mut guaranteed = true;
-    for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
-        let resources = container.resources.clone().unwrap_or_default();
+    // The pod's own limits are the only ones that count where there are any.
+    let own = spec.resources.iter().filter(|own| own.limits.is_some() || own.requests.is_some());
+    let of_pod: Vec<_> = own.cloned().collect();
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let asked = if of_pod.is_empty() {
+        containers.map(|container| container.resources.clone().unwrap_or_default()).collect()
+    } else {
+        of_pod
+    };
+    for resources in asked {
         let (limits, requests) = (resources.limits.unwrap_or_default(), resources.requests.unwrap_or_default());
         for name in ["cpu", "memory"] {
             let limit = limits.get(name).and_then(quantity::milli);

@@ -10,18 +10,11 @@ fn pod(spec: serde_json::Value) -> Pod {
 }
 
 fn run(attempt: u32, outcome: Option<Outcome>) -> Run {
-    Run { attempt, id: format!("id{attempt}"), pid: 1, started_at: at(0), outcome }
+    Run { attempt, id: format!("id{attempt}"), pid: 1, started_at: at(0), image: String::new(), user: None, outcome }
 }
 
 fn exit(exit_code: i32, oom_killed: bool) -> Option<Outcome> {
-    Some(Outcome {
-        exit_code,
-        signal: None,
-        oom_killed,
-        start_failed: false,
-        message: String::new(),
-        finished_at: at(1),
-    })
+    Some(Outcome { exit_code, oom_killed, ..Outcome::at(at(1)) })
 }
 
 fn status(pod: &Pod, runs: &[(&str, Run)], memory: &Memory, sandbox: SandboxPhase, now: i64) -> PodStatus {

@@ -16,6 +16,8 @@ use crate::shim::proto::{PodState, Request, Run};
 
 /// Longest wait for a killed container to be told as ended.
 const KILL_PATIENCE: Duration = Duration::from_secs(30);
+/// What a container has at least between its signal and its kill when it has any grace, as in Kubernetes.
+const LEAST_GRACE: Duration = Duration::from_secs(2);
 
 /// The pod whose containers are to end.
 #[derive(Clone)]
@@ -46,11 +48,13 @@ pub async fn container(ending: &Ending, name: &str, signal: Option<i32>, deadlin
                 context.recorder.record(pod, Some(name), Kind::Warning, "FailedPreStopHook", message);
             }
         }
+        // A hook that took all the time leaves its container a little to end by itself.
+        let deadline = deadline.max(Instant::now() + LEAST_GRACE);
         let signal = signal.unwrap_or(nix::sys::signal::Signal::SIGTERM as i32);
         let _ = made.shim.order(&Request::Signal { container: name.to_owned(), signal }).await;
-        ended(state.clone(), name, &run.id).await;
+        tokio::time::timeout_at(deadline, ended(state.clone(), name, &run.id)).await.is_ok()
     };
-    if Instant::now() < deadline && tokio::time::timeout_at(deadline, gently).await.is_ok() {
+    if Instant::now() < deadline && gently.await {
         return;
     }
     let _ = made.shim.order(&Request::Kill { container: name.to_owned() }).await;

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 
@@ -20,10 +20,12 @@ use super::events::Kind;
 use super::memory::{Memory, Waiting};
 use super::probe::{self, Purpose, Report, Target};
 use super::start::{self, Made, Trouble, find};
-use super::{status, stop};
+use super::{references, status, stop};
+use crate::env::NodeFacts;
 use crate::shim::client::{Session, Shim, ShimError};
 use crate::shim::journal;
 use crate::shim::proto::{PodState, Reply, Request};
+use crate::volumes::objects::ObjectKind;
 
 /// Messages that may wait for a worker.
 const QUEUE: usize = 64;
@@ -46,8 +48,16 @@ pub struct Shared {
 pub struct Handle {
     /// What streams need.
     pub shared: Arc<Shared>,
+    refresh: Arc<Notify>,
     pod: watch::Sender<Option<Arc<Pod>>>,
     task: JoinHandle<()>,
+}
+
+/// What is known of a container's image before it starts.
+struct ImageFacts {
+    id: String,
+    name: String,
+    stop_signal: Option<i32>,
 }
 
 enum Message {
@@ -55,9 +65,13 @@ enum Message {
     ShimGone,
     Report(Report),
     Made(Result<Made, Trouble>),
-    Prepared(String, String, Option<i32>),
+    Prepared(String, ImageFacts),
     Started(String, u32, Result<(), Trouble>),
+    /// A container, its run, and whether its postStart hook has succeeded.
+    Hooked(String, String, bool),
     ContainerStopped(String),
+    Refreshed(Option<String>),
+    Reset(Option<PodState>),
     Ended,
     Stopped,
     Removed,
@@ -121,12 +135,26 @@ impl Handle {
             retry: None,
             inbox,
         };
-        Self { shared, pod: sender, task: tokio::spawn(worker.run(pods, messages)) }
+        let refresh = Arc::new(Notify::new());
+        let task = tokio::spawn(worker.run(pods, messages, Arc::clone(&refresh)));
+        Self { shared, refresh, pod: sender, task }
     }
 
     /// Tells the pod's newest object, or that there is none any more.
     pub fn update(&self, pod: Option<Arc<Pod>>) {
         self.pod.send_replace(pod);
+    }
+
+    /// Tells that an object has changed that the pod refers to.
+    pub fn refresh(&self) {
+        self.refresh.notify_one();
+    }
+
+    /// Whether the pod refers to a ConfigMap or Secret of this name.
+    pub fn refers_to(&self, namespace: &str, kind: ObjectKind, name: &str) -> bool {
+        self.pod.borrow().as_ref().is_some_and(|pod| {
+            pod.metadata.namespace.as_deref() == Some(namespace) && references::refers_to(pod, kind, name)
+        })
     }
 
     /// Whether the pod is gone and its worker with it.
@@ -156,7 +184,12 @@ impl Drop for Worker {
 }
 
 impl Worker {
-    async fn run(mut self, mut pods: watch::Receiver<Option<Arc<Pod>>>, mut messages: mpsc::Receiver<Message>) {
+    async fn run(
+        mut self,
+        mut pods: watch::Receiver<Option<Arc<Pod>>>,
+        mut messages: mpsc::Receiver<Message>,
+        refresh: Arc<Notify>,
+    ) {
         self.recover().await;
         loop {
             let decision = self.decide();
@@ -174,6 +207,7 @@ impl Worker {
                     let pod = pods.borrow_and_update().clone();
                     self.adopt(pod);
                 }
+                () = refresh.notified() => self.refresh(),
                 message = messages.recv() => {
                     let Some(message) = message else { return };
                     if self.hear(message).await {
@@ -237,6 +271,7 @@ impl Worker {
         for status in statuses {
             let memory = self.memory.of(&status.name);
             memory.image_id = status.image_id;
+            memory.image = status.image;
         }
     }
 
@@ -247,7 +282,13 @@ impl Worker {
                 if let (Some(mine), Some(theirs)) = (&mut self.status, &pod.status) {
                     merge_foreign(mine, theirs);
                 }
+                let renamed = |map: fn(&Pod) -> Option<&BTreeMap<String, String>>| map(&pod) != map(&self.pod);
+                let told =
+                    renamed(|pod| pod.metadata.labels.as_ref()) || renamed(|pod| pod.metadata.annotations.as_ref());
                 self.pod = pod;
+                if told && references::shows_itself(&self.pod) {
+                    self.refresh();
+                }
             }
             None => self.gone = true,
         }
@@ -292,6 +333,7 @@ impl Worker {
                 Action::Start { container, attempt } => self.start(container, attempt),
                 Action::Restart { container, reason } => self.restart(container, reason),
                 Action::End => self.end(),
+                Action::Reset => self.reset(),
                 Action::StopSandbox => self.stop_sandbox(),
                 Action::Remove => self.remove(),
             }
@@ -334,7 +376,9 @@ impl Worker {
             let start = async {
                 let prepared = start::prepare(&context, &pod, &made, &container, attempt).await?;
                 // Known before the container runs, so that no status tells of it without its image.
-                let news = Message::Prepared(container.clone(), prepared.image_id, prepared.stop_signal);
+                let facts =
+                    ImageFacts { id: prepared.image_id, name: prepared.image_name, stop_signal: prepared.stop_signal };
+                let news = Message::Prepared(container.clone(), facts);
                 let _ = inbox.send(news).await;
                 start::run(&context, &pod, &made, prepared.request).await
             };
@@ -350,7 +394,7 @@ impl Worker {
         }
         let message = format!("Container {container} {reason}, will be restarted");
         self.context.recorder.record(&self.pod, Some(&container), Kind::Normal, "Killing", message);
-        let grace = self.grace();
+        let grace = self.memory.of(&container).unhealthy_grace.unwrap_or_else(|| self.grace());
         self.stop_container(container, Instant::now() + grace);
     }
 
@@ -402,14 +446,53 @@ impl Worker {
         });
     }
 
+    fn reset(&mut self) {
+        let Some(made) = self.made.clone() else { return };
+        self.starting = true;
+        for memory in self.memory.containers.values_mut() {
+            memory.backoff = Default::default();
+        }
+        let message = "Every container of the pod starts afresh, as a restart rule says".to_owned();
+        self.context.recorder.record(&self.pod, None, Kind::Normal, "RestartingAllContainers", message);
+        self.spawn(async move {
+            let _ = made.shim.order(&Request::Reset).await;
+            Message::Reset(made.shim.state().await.ok())
+        });
+    }
+
     fn stop_sandbox(&mut self) {
         self.starting = true;
+        // Its end is not a loss from now on.
+        if self.sandbox == SandboxPhase::Ready {
+            self.sandbox = SandboxPhase::Stopping;
+        }
         self.stop_probes();
         let (context, uid) = (Arc::clone(&self.context), self.uid.clone());
         self.spawn(async move {
             let _permit = context.permits.acquire().await;
             stop::sandbox(&context, &uid).await;
             Message::Stopped
+        });
+    }
+
+    /// Brings the volumes up to date, and tries at once what had to wait for an object.
+    fn refresh(&mut self) {
+        if let Some(waiting) = &mut self.memory.sandbox {
+            waiting.until = Timestamp::now();
+        }
+        for memory in self.memory.containers.values_mut() {
+            if let Some(waiting) = &mut memory.waiting
+                && matches!(waiting.reason.as_str(), "CreateContainerConfigError" | "ContainerCreating")
+            {
+                waiting.until = Timestamp::now();
+            }
+        }
+        let Some(made) = self.made.clone().filter(|_| !self.removing && !self.ending) else { return };
+        let (context, pod) = (Arc::clone(&self.context), Arc::clone(&self.pod));
+        self.spawn(async move {
+            let facts = NodeFacts { pod_ip: made.ip.clone(), ..context.facts.clone() };
+            let prepared = context.volumes.prepare(&pod, context.as_ref(), &facts).await;
+            Message::Refreshed(prepared.err().map(|error| error.to_string()))
         });
     }
 
@@ -444,14 +527,37 @@ impl Worker {
             }
             Message::Report(report) => self.judge(report),
             Message::Made(result) => self.sandbox_made(result),
-            Message::Prepared(container, image_id, stop_signal) => {
+            Message::Prepared(container, image) => {
                 let memory = self.memory.of(&container);
-                memory.image_id = image_id;
-                memory.stop_signal = stop_signal;
+                memory.image_id = image.id;
+                memory.image = image.name;
+                memory.stop_signal = image.stop_signal;
             }
             Message::Started(container, attempt, result) => self.container_started(container, attempt, result).await,
+            Message::Hooked(container, id, succeeded) => {
+                let memory = self.memory.of(&container);
+                if memory.hooked.as_ref() == Some(&id) {
+                    memory.hooked = None;
+                }
+                // A failed hook ends its container, as a failed startup probe does.
+                if !succeeded && memory.probed == id {
+                    memory.unhealthy = Some("failed postStart hook".to_owned());
+                }
+            }
             Message::ContainerStopped(container) => {
                 self.stopping.remove(&container);
+            }
+            Message::Refreshed(trouble) => {
+                if let Some(trouble) = trouble {
+                    self.context.recorder.record(&self.pod, None, Kind::Warning, "FailedMount", trouble);
+                }
+            }
+            Message::Reset(state) => {
+                self.starting = false;
+                // Seen before the next decision, or it would be made again.
+                if let Some(state) = state {
+                    self.see(state);
+                }
             }
             Message::Ended => self.ending = false,
             Message::Stopped => {
@@ -464,6 +570,10 @@ impl Worker {
             }
             Message::Removed => {
                 if !self.gone {
+                    // Whoever holds the object by a finalizer, or watches it, is told how the pod has ended.
+                    self.sandbox = SandboxPhase::Stopped;
+                    self.removing = false;
+                    self.tell().await;
                     self.delete_object().await;
                 }
                 return true;
@@ -482,8 +592,14 @@ impl Worker {
             }
             Err(trouble) => {
                 let until = self.memory.sandbox_backoff.failed(Timestamp::now());
-                let message = format!("Failed to create pod sandbox: {}", trouble.message);
-                self.context.recorder.record(&self.pod, None, Kind::Warning, "FailedCreatePodSandBox", message.clone());
+                let message = if trouble.reason == start::NO_VOLUME {
+                    trouble.message
+                } else {
+                    let message = format!("Failed to create pod sandbox: {}", trouble.message);
+                    let told = message.clone();
+                    self.context.recorder.record(&self.pod, None, Kind::Warning, "FailedCreatePodSandBox", told);
+                    message
+                };
                 self.memory.sandbox = Some(Waiting { reason: "ContainerCreating".to_owned(), message, until });
             }
         }
@@ -546,6 +662,7 @@ impl Worker {
         let Some(run) = self.shared.state.borrow().current(&container).cloned() else { return };
         let Ok(ip) = made.ip.parse() else { return };
         let target = Target { shim: made.shim, ip, container: spec.clone(), id: run.id.clone() };
+        self.memory.of(&container).hooked = Some(run.id.clone());
         let (context, pod) = (Arc::clone(&self.context), Arc::clone(&self.pod));
         self.spawn(async move {
             let result = probe::hook(&target, &hook, Duration::from_secs(600)).await;
@@ -553,14 +670,7 @@ impl Worker {
                 let message = format!("PostStartHook failed: {error}");
                 context.recorder.record(&pod, Some(&container), Kind::Warning, "FailedPostStartHook", message);
             }
-            // A failed hook ends its container, as a failed startup probe does.
-            Message::Report(Report {
-                container,
-                id: run.id,
-                purpose: Purpose::Startup,
-                verdict: result.is_err().then_some(false),
-                trouble: None,
-            })
+            Message::Hooked(container, run.id, result.is_ok())
         });
     }
 
@@ -582,6 +692,7 @@ impl Worker {
         let Some(container) = find(&self.pod, name).cloned() else { return };
         let memory = self.memory.of(name);
         id.clone_into(&mut memory.probed);
+        memory.unhealthy_grace = None;
         memory.started = container.startup_probe.is_none();
         memory.ready = container.readiness_probe.is_none();
         memory.unhealthy = None;
@@ -620,9 +731,17 @@ impl Worker {
     }
 
     fn judge(&mut self, report: Report) {
+        let grace = find(&self.pod, &report.container).and_then(|container| match report.purpose {
+            Purpose::Startup => container.startup_probe.as_ref()?.termination_grace_period_seconds,
+            Purpose::Liveness => container.liveness_probe.as_ref()?.termination_grace_period_seconds,
+            Purpose::Readiness => None,
+        });
         let memory = self.memory.of(&report.container);
         if memory.probed != report.id {
             return;
+        }
+        if report.verdict == Some(false) {
+            memory.unhealthy_grace = grace.map(|seconds| Duration::from_secs(seconds.max(0).unsigned_abs()));
         }
         let mut next = Vec::new();
         match (report.purpose, report.verdict) {
@@ -670,7 +789,7 @@ impl Worker {
         }
         let new = status::build(&status::View {
             pod: &self.with_own_status(),
-            state: &self.shared.state.borrow(),
+            state: &self.memory.visible(&self.shared.state.borrow()),
             memory: &self.memory,
             sandbox: self.sandbox,
             pod_ip: self.made.as_ref().map(|made| made.ip.clone()),

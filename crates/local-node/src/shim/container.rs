@@ -20,7 +20,7 @@ use nix::unistd::{Pid, pipe2};
 use oci_spec::runtime::{ProcessBuilder, Spec};
 
 use super::payload::{Payload, read_report};
-use super::proto::{FailureKind, StartContainer, Tmpfs};
+use super::proto::{FailureKind, RunUser, StartContainer, Tmpfs};
 use super::user;
 use crate::cgroup::{Hierarchies, OomWatch, wait_readable};
 use crate::sys;
@@ -38,10 +38,12 @@ pub struct Failure {
 pub struct Started {
     /// First process.
     pub pid: Pid,
-    /// Reading ends of its outputs.
+    /// Reading end of its output, or its terminal's master.
     pub stdout: OwnedFd,
-    /// Standard error.
-    pub stderr: OwnedFd,
+    /// Reading end of its standard error, where there is no terminal.
+    pub stderr: Option<OwnedFd>,
+    /// Writing end of its standard input, where that stays open.
+    pub stdin: Option<OwnedFd>,
     /// Watch on its memory.
     pub oom: Option<OomWatch>,
 }
@@ -72,8 +74,13 @@ fn create(message: impl std::fmt::Display) -> Failure {
     Failure { kind: FailureKind::Create, message: message.to_string() }
 }
 
-/// Starts a container.
-pub fn start(places: &Places<'_>, groups: &Hierarchies, request: &StartContainer) -> Result<Started, Failure> {
+/// Starts a container; `user` becomes who it runs as once that is known, whether it starts or not.
+pub fn start(
+    places: &Places<'_>,
+    groups: &Hierarchies,
+    request: &StartContainer,
+    user: &mut Option<RunUser>,
+) -> Result<Started, Failure> {
     let bundle = places.container(&request.name);
     let rootfs = places.rootfs(&request.name);
     mount_root(&bundle, &rootfs, &request.root.lower)
@@ -82,7 +89,7 @@ pub fn start(places: &Places<'_>, groups: &Hierarchies, request: &StartContainer
         crate::volumes::bind_sub_path(&part.volume, &part.part, &part.target)
             .map_err(|error| create(format_args!("failed to prepare subPath {}: {error}", part.part.display())))?;
     }
-    let started = start_in(places, groups, request, &bundle, &rootfs);
+    let started = start_in(places, groups, request, &bundle, &rootfs, user);
     if started.is_err() {
         unmount(places, &request.name);
     }
@@ -95,13 +102,18 @@ fn start_in(
     request: &StartContainer,
     bundle: &Path,
     rootfs: &Path,
+    user: &mut Option<RunUser>,
 ) -> Result<Started, Failure> {
     let identity =
         user::resolve(rootfs, &request.user).map_err(|message| Failure { kind: FailureKind::Config, message })?;
+    *user = Some(identity.told());
     let mut spec = request.spec.clone();
     let (arguments, environment) = complete(&mut spec, rootfs, &identity);
-    make_working_directory(rootfs, &spec)
-        .map_err(|error| create(format_args!("cannot make the working directory: {error}")))?;
+    make_working_directory(rootfs, &spec).map_err(|error| {
+        let cwd = spec.process().as_ref().map(|process| process.cwd().display().to_string()).unwrap_or_default();
+        let reason = Errno::from_raw(error.raw_os_error().unwrap_or(0)).desc().to_lowercase();
+        not_runnable(&format!("error during container init: mkdir {cwd}: {reason}"))
+    })?;
     spec.save(bundle.join("config.json")).map_err(create)?;
     fs::create_dir_all(places.runtime()).map_err(create)?;
 
@@ -114,15 +126,26 @@ fn start_in(
     let (stderr, stderr_end) = pipe2(OFlag::O_CLOEXEC).map_err(create)?;
     let (report, report_end) = pipe2(OFlag::O_CLOEXEC).map_err(create)?;
     let report_end = Rc::new(report_end);
-    let null = OwnedFd::from(fs::File::open("/dev/null").map_err(create)?);
+    let (input, stdin) = if request.stdin && !request.tty {
+        let (read, write) = pipe2(OFlag::O_CLOEXEC).map_err(create)?;
+        (read, Some(write))
+    } else {
+        (OwnedFd::from(fs::File::open("/dev/null").map_err(create)?), None)
+    };
+    let console = places.dir.join(format!("tty-{}", request.name));
+    let listener = if request.tty { Some(listen(&console).map_err(create)?) } else { None };
     let payload = Payload::new(arguments, environment, Rc::clone(&report_end), request.seccomp);
 
     let mark = log_size(places.log);
     let built = ContainerBuilder::new(request.id.clone(), SyscallType::default())
         .with_executor(payload)
         .with_root_path(places.runtime())
-        .map(|builder| builder.with_stdin(null).with_stdout(stdout_end).with_stderr(stderr_end))
+        .map(|builder| match &listener {
+            Some(_) => builder.with_console_socket(Some(console.clone())),
+            None => builder.with_stdin(input).with_stdout(stdout_end).with_stderr(stderr_end),
+        })
         .and_then(|builder| builder.as_init(bundle).with_systemd(false).with_detach(true).build());
+    let _ = fs::remove_file(&console);
     let mut container = match built {
         Ok(container) => container,
         Err(error) => {
@@ -137,6 +160,16 @@ fn start_in(
         Some(Ok(watch)) => watch,
         Some(Err(_)) | None => None,
     };
+    let (stdout, stderr) = match &listener {
+        None => (stdout, Some(stderr)),
+        Some(listener) => match receive_terminal(listener) {
+            Ok(terminal) => (terminal, None),
+            Err(error) => {
+                end_now(pid);
+                return Err(create(format_args!("no terminal: {error}")));
+            }
+        },
+    };
     let begun = container.start();
     drop(report_end);
     if let Err(error) = begun {
@@ -147,10 +180,10 @@ fn start_in(
         let _ = waitpid(pid, None);
         return Err(not_runnable(&reason));
     }
-    for fd in [&stdout, &stderr] {
+    for fd in [Some(&stdout), stderr.as_ref()].into_iter().flatten() {
         let _ = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
     }
-    Ok(Started { pid, stdout, stderr, oom })
+    Ok(Started { pid, stdout, stderr, stdin, oom })
 }
 
 fn not_runnable(reason: &str) -> Failure {
@@ -200,6 +233,9 @@ fn complete(spec: &mut Spec, rootfs: &Path, identity: &user::Identity) -> (Vec<S
     let user = process.user_mut();
     user.set_uid(identity.uid).set_gid(identity.gid).set_additional_gids(Some(identity.groups.clone()));
     let mut environment = process.env().clone().unwrap_or_default();
+    if process.terminal() == Some(true) && !environment.iter().any(|entry| entry.starts_with("TERM=")) {
+        environment.push("TERM=xterm".to_owned());
+    }
     if !environment.iter().any(|entry| entry.starts_with("HOME=")) {
         environment.push(format!("HOME={}", identity.home));
     }

@@ -88,7 +88,15 @@ mod tests {
     use jiff::Timestamp;
 
     fn run(attempt: u32) -> Run {
-        Run { attempt, id: format!("id{attempt}"), pid: 7, started_at: Timestamp::UNIX_EPOCH, outcome: None }
+        Run {
+            attempt,
+            id: format!("id{attempt}"),
+            pid: 7,
+            started_at: Timestamp::UNIX_EPOCH,
+            image: String::new(),
+            user: None,
+            outcome: None,
+        }
     }
 
     #[test]
@@ -96,14 +104,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(dir.path()).unwrap();
         journal.started("c", &run(0)).unwrap();
-        let outcome = Outcome {
-            exit_code: 3,
-            signal: None,
-            oom_killed: false,
-            start_failed: false,
-            message: "bye".into(),
-            finished_at: Timestamp::UNIX_EPOCH,
-        };
+        let outcome = Outcome { exit_code: 3, message: "bye".into(), ..Outcome::at(Timestamp::UNIX_EPOCH) };
         journal.ended("c", 0, &outcome).unwrap();
         journal.started("c", &run(1)).unwrap();
         journal.0.write_all(b"{\"event\":\"ended\",\"contai").unwrap();

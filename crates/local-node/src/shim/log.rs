@@ -13,6 +13,8 @@ use super::proto::LogSettings;
 const MAX_LINE: usize = 16 * 1024;
 /// How much of the end of the output is remembered for a termination message.
 const TAIL: usize = 2 * 1024;
+/// Most lines of it.
+const TAIL_LINES: usize = 80;
 
 /// Which of a container's outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,10 +83,12 @@ impl LogWriter {
         self.append(&entries);
     }
 
-    /// The end of the output.
+    /// The end of the output: so many bytes, and of them so many lines.
     pub fn tail(&self) -> String {
-        let from = self.tail.len().saturating_sub(TAIL);
-        String::from_utf8_lossy(&self.tail[from..]).into_owned()
+        let end = &self.tail[self.tail.len().saturating_sub(TAIL)..];
+        let lines: Vec<&[u8]> = end.split_inclusive(|byte| *byte == b'\n').collect();
+        let kept = lines[lines.len().saturating_sub(TAIL_LINES)..].concat();
+        String::from_utf8_lossy(&kept).into_owned()
     }
 
     fn append(&mut self, entries: &[u8]) {

@@ -96,6 +96,11 @@ fn serve(dir: &Path) -> io::Result<()> {
     // Ports below 1024 are the pod's own: it shares its addresses with nobody.
     let _ = fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
 
+    for (path, value) in &sandbox.sysctls {
+        fs::write(Path::new("/proc/sys").join(path), value)
+            .map_err(|error| naming(&format!("cannot set the sysctl {path}"), &error))?;
+    }
+
     let pause = if sandbox.share_process_namespace {
         let group = format!("{}/pause", sandbox.cgroup);
         Some(pause::start(&dir.join("pause"), &groups, &group)?)

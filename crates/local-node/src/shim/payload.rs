@@ -60,7 +60,7 @@ fn find_program(program: &str, search: &str, runnable: impl Fn(&Path) -> Result<
         return match runnable(&path) {
             Ok(()) => Ok(path),
             Err(Errno::ENOENT) => Err(format!("exec: {program:?}: stat {program}: no such file or directory")),
-            Err(Errno::EISDIR) => Err(format!("exec: {program:?}: is a directory")),
+            Err(Errno::EISDIR) => Err(format!("exec: {program:?}: permission denied")),
             Err(errno) => Err(format!("exec: {program:?}: {}", errno.desc().to_lowercase())),
         };
     }
@@ -152,6 +152,6 @@ mod tests {
         assert_eq!(find("/no/pe").unwrap_err(), "exec: \"/no/pe\": stat /no/pe: no such file or directory");
         assert_eq!(find("/etc/passwd").unwrap_err(), "exec: \"/etc/passwd\": permission denied");
         assert_eq!(find("data").unwrap_err(), "exec: \"data\": permission denied");
-        assert_eq!(find("/etc").unwrap_err(), "exec: \"/etc\": is a directory");
+        assert_eq!(find("/etc").unwrap_err(), "exec: \"/etc\": permission denied");
     }
 }

@@ -32,6 +32,9 @@ pub struct Sandbox {
     pub cgroup: String,
     /// Most processes in the pod.
     pub pids_limit: u64,
+    /// Settings of the pod's own namespaces, as paths below `/proc/sys`, and their values.
+    #[serde(default)]
+    pub sysctls: Vec<(String, String)>,
 }
 
 /// The file system that a container starts from.
@@ -78,6 +81,8 @@ pub struct StartContainer {
     pub id: String,
     /// Specification for the runtime; user and `HOME` are filled in by the shim.
     pub spec: Spec,
+    /// The image as the pod named it.
+    pub image: String,
     /// File system.
     pub root: Root,
     /// User.
@@ -88,6 +93,12 @@ pub struct StartContainer {
     pub termination_message: Option<PathBuf>,
     /// The last lines of the log stand in for an empty termination message when the container failed.
     pub message_from_log: bool,
+    /// Run the first process on a terminal, whose output is the log.
+    #[serde(default)]
+    pub tty: bool,
+    /// Keep the first process' standard input open, although nobody writes to it.
+    #[serde(default)]
+    pub stdin: bool,
     /// Apply the default system call filter.
     pub seccomp: bool,
     /// Volumes in memory that must be there; each is mounted once for the pod.
@@ -146,6 +157,8 @@ pub enum Request {
         /// Signal number.
         signal: i32,
     },
+    /// Forget how the containers ended that do not run: all of them are to start afresh.
+    Reset,
     /// End every process of a container.
     Kill {
         /// Container.
@@ -222,8 +235,25 @@ pub struct Run {
     pub pid: i32,
     /// When it started.
     pub started_at: Timestamp,
+    /// The image as the pod named it.
+    #[serde(default)]
+    pub image: String,
+    /// Who it runs as.
+    #[serde(default)]
+    pub user: Option<RunUser>,
     /// How it ended, once it has.
     pub outcome: Option<Outcome>,
+}
+
+/// Who a container runs as.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunUser {
+    /// User.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+    /// Every group that it is in, in order.
+    pub groups: Vec<u32>,
 }
 
 /// How a container run ended.
@@ -237,10 +267,28 @@ pub struct Outcome {
     pub oom_killed: bool,
     /// It could not even be started.
     pub start_failed: bool,
+    /// It was taken away because every container of the pod starts afresh.
+    #[serde(default)]
+    pub removed: bool,
     /// Termination message.
     pub message: String,
     /// When it ended.
     pub finished_at: Timestamp,
+}
+
+impl Outcome {
+    /// The outcome of a container that ended with 0 and said nothing.
+    pub fn at(finished_at: Timestamp) -> Self {
+        Self {
+            exit_code: 0,
+            signal: None,
+            oom_killed: false,
+            start_failed: false,
+            removed: false,
+            message: String::new(),
+            finished_at,
+        }
+    }
 }
 
 impl Run {

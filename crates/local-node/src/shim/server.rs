@@ -41,6 +41,8 @@ struct Live {
     pid: Pid,
     group: String,
     outputs: [Option<OwnedFd>; 2],
+    /// Held so that the standard input does not end.
+    _stdin: Option<OwnedFd>,
     log: LogWriter,
     oom: Option<OomWatch>,
     oom_seen: bool,
@@ -229,6 +231,7 @@ impl Server {
             Request::Start(request) => self.start(*request),
             Request::Signal { container, signal } => self.signal(&container, signal),
             Request::Kill { container } => self.kill(&container),
+            Request::Reset => self.reset(),
             Request::Exec(process) => {
                 self.exec(index, process);
                 return;
@@ -258,12 +261,15 @@ impl Server {
         if let Err(error) = self.mount_volumes(&request) {
             return failed(FailureKind::Create, format!("cannot mount a volume in memory: {error}"));
         }
-        let started = container::start(&self.places(), &self.groups, &request);
+        let mut user = None;
+        let started = container::start(&self.places(), &self.groups, &request, &mut user);
         let mut run = Run {
             attempt: request.attempt,
             id: request.id.clone(),
             pid: 0,
             started_at: Timestamp::now(),
+            image: request.image.clone(),
+            user,
             outcome: None,
         };
         match started {
@@ -276,7 +282,8 @@ impl Server {
                     id: request.id,
                     pid: started.pid,
                     group,
-                    outputs: [Some(started.stdout), Some(started.stderr)],
+                    outputs: [Some(started.stdout), started.stderr],
+                    _stdin: started.stdin,
                     log,
                     oom: started.oom,
                     oom_seen: false,
@@ -293,11 +300,9 @@ impl Server {
                     // A program that cannot run counts as a run that ended at once.
                     let outcome = Outcome {
                         exit_code: 128,
-                        signal: None,
-                        oom_killed: false,
                         start_failed: true,
                         message: failure.message.clone(),
-                        finished_at: run.started_at,
+                        ..Outcome::at(run.started_at)
                     };
                     let _ = self.journal.started(&request.name, &run);
                     let _ = self.journal.ended(&request.name, run.attempt, &outcome);
@@ -343,6 +348,21 @@ impl Server {
             let _ = nix::sys::signal::kill(live.pid, Signal::SIGKILL);
             self.groups.kill(&live.group, Duration::ZERO);
         }
+        Reply::Done
+    }
+
+    fn reset(&mut self) -> Reply {
+        let outcome =
+            Outcome { exit_code: 128 + Signal::SIGKILL as i32, removed: true, ..Outcome::at(Timestamp::now()) };
+        for (name, runs) in &mut self.state.containers {
+            if let Some(run) = runs.last_mut().filter(|run| !run.running()) {
+                if let Err(error) = self.journal.ended(name, run.attempt, &outcome) {
+                    complain(&format!("journal: {error}"));
+                }
+                run.outcome = Some(outcome.clone());
+            }
+        }
+        self.changed = true;
         Reply::Done
     }
 
@@ -417,14 +437,7 @@ impl Server {
         }
         live.log.finish(now);
         let oom_killed = live.oom_seen || self.groups.oom_killed(&live.group);
-        let outcome = Outcome {
-            exit_code: code,
-            signal,
-            oom_killed,
-            start_failed: false,
-            message: live.message(code),
-            finished_at: now,
-        };
+        let outcome = Outcome { exit_code: code, signal, oom_killed, message: live.message(code), ..Outcome::at(now) };
         if let Err(error) = self.journal.ended(&live.name, live.attempt, &outcome) {
             complain(&format!("journal: {error}"));
         }
@@ -495,6 +508,10 @@ impl Live {
         if let Some(path) = &self.termination_message
             && let Ok(file) = fs::File::open(path)
         {
+            // Of a long message the end is kept, as of a log.
+            let mut file = file;
+            let length = file.metadata().map_or(0, |metadata| metadata.len());
+            let _ = io::Seek::seek(&mut file, io::SeekFrom::Start(length.saturating_sub(MAX_MESSAGE)));
             let _ = io::Read::read_to_end(&mut io::Read::take(file, MAX_MESSAGE), &mut bytes);
         }
         if bytes.is_empty() && self.message_from_log && code != 0 {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
-use super::proto::UserRequest;
+use super::proto::{RunUser, UserRequest};
 
 /// Largest passwd or group file that is read.
 const MAX_DATABASE: u64 = 1024 * 1024;
@@ -22,6 +22,16 @@ pub struct Identity {
     pub groups: Vec<u32>,
     /// Home directory.
     pub home: String,
+}
+
+impl Identity {
+    /// As the container's status tells it.
+    pub fn told(&self) -> RunUser {
+        let mut groups: Vec<u32> = self.groups.iter().copied().chain([self.gid]).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        RunUser { uid: self.uid, gid: self.gid, groups }
+    }
 }
 
 /// Resolves a request against a mounted root file system.
@@ -69,6 +79,9 @@ fn decide(passwd: &str, group: &str, request: &UserRequest) -> Result<Identity, 
             }
         },
     };
+    if request.non_root && request.uid == Some(0) {
+        return Err("container's runAsUser breaks non-root policy".to_owned());
+    }
     if request.non_root && uid == 0 {
         return Err("container has runAsNonRoot and image will run as root".to_owned());
     }

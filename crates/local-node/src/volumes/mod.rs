@@ -1,5 +1,6 @@
 //! Volumes of a pod: directories and files of the host that the pod's containers see.
 
+pub mod env_file;
 mod host_path;
 pub mod objects;
 mod sub_path;
@@ -218,6 +219,11 @@ impl PodVolumes {
         }
         mounts.sort_by_key(|mount: &Mount| mount.target.components().count());
         Ok(mounts)
+    }
+
+    /// Where a volume is on the host; one in memory is there in the eyes of the pod's shim.
+    pub fn path(&self, name: &str) -> Option<&Path> {
+        self.by_name.get(name).map(|ready| ready.path.as_path())
     }
 
     fn mount(&self, mount: &VolumeMount, values: &BTreeMap<String, String>) -> Result<Mount, String> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, FileKeySelector, Secret};
 
 /// An object's keys and values.
 pub type Data = BTreeMap<String, Vec<u8>>;
@@ -39,6 +39,16 @@ pub enum ObjectError {
         name: String,
         /// The key.
         key: String,
+    },
+    /// A file of a volume is missing, or has no such variable.
+    #[error("couldn't find key {key} in file {path} of volume {volume}")]
+    NoVariable {
+        /// The variable.
+        key: String,
+        /// Path in the volume.
+        path: String,
+        /// The volume.
+        volume: String,
     },
     /// The API could not be asked.
     #[error("cannot read {kind} {name:?}: {reason}")]
@@ -82,12 +92,33 @@ impl ObjectKind {
 pub struct Objects {
     namespace: String,
     data: BTreeMap<(ObjectKind, String), Option<Data>>,
+    /// Variables of files, by volume and path.
+    files: BTreeMap<(String, String), BTreeMap<String, String>>,
 }
 
 impl Objects {
     /// No objects yet, all of one namespace.
     pub fn new(namespace: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), data: BTreeMap::new() }
+        Self { namespace: namespace.into(), data: BTreeMap::new(), files: BTreeMap::new() }
+    }
+
+    /// Adds the variables of a file of a volume.
+    pub fn insert_file(&mut self, volume: &str, path: &str, variables: BTreeMap<String, String>) {
+        self.files.insert((volume.to_owned(), path.to_owned()), variables);
+    }
+
+    /// One variable of a file; `Ok(None)` when it is missing and may be.
+    pub fn file_key(&self, of: &FileKeySelector) -> Result<Option<&str>, ObjectError> {
+        let file = self.files.get(&(of.volume_name.clone(), of.path.clone()));
+        match file.and_then(|variables| variables.get(&of.key)) {
+            Some(value) => Ok(Some(value)),
+            None if of.optional == Some(true) => Ok(None),
+            None => Err(ObjectError::NoVariable {
+                key: of.key.clone(),
+                path: of.path.clone(),
+                volume: of.volume_name.clone(),
+            }),
+        }
     }
 
     /// Adds an object's data, or that it does not exist.

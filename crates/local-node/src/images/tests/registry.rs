@@ -153,3 +153,70 @@ async fn credentials_open_what_is_private() {
     assert!(Credentials::from_docker_config(config.as_bytes(), "nginx").is_none());
     store.ensure(&name, PullPolicy::IfNotPresent, Some(credentials), no_progress).await.unwrap();
 }
+
+/// TLS in front of a registry.
+struct Tls {
+    listener: tokio::net::TcpListener,
+    acceptor: tokio_rustls::TlsAcceptor,
+}
+
+impl axum::serve::Listener for Tls {
+    type Io = tokio_rustls::server::TlsStream<tokio::net::TcpStream>;
+    type Addr = std::net::SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = self.listener.accept().await.unwrap();
+            // A client that does not trust the certificate hangs up.
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
+/// An address of this machine that is not loopback, where registries are spoken to without TLS.
+fn outer_address() -> Option<std::net::Ipv4Addr> {
+    let interfaces = nix::ifaddrs::getifaddrs().ok()?;
+    let addresses = interfaces.filter_map(|interface| interface.address?.as_sockaddr_in().map(|address| address.ip()));
+    addresses.into_iter().find(|ip| !ip.is_loopback() && !ip.is_link_local())
+}
+
+#[tokio::test]
+async fn a_registry_with_tls_is_trusted_by_its_certificate_alone() {
+    let Some(ip) = outer_address() else {
+        println!("skipped: this machine has no address but loopback");
+        return;
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let made = rcgen::generate_simple_self_signed([ip.to_string()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    let server = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let listener = tokio::net::TcpListener::bind((ip, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (blobs, manifest) = image(&[layer("hello", "world")], &manifest::Platform::here().architecture);
+    let tags = BTreeMap::from([("1".to_owned(), manifest)]);
+    let registry = Arc::new(Registry { address: address.to_string(), blobs, tags, ..Registry::default() });
+    let router = Router::new().fallback(serve).with_state(Arc::clone(&registry));
+    let tls = Tls { listener, acceptor: tokio_rustls::TlsAcceptor::from(Arc::new(server)) };
+    tokio::spawn(async move { axum::serve(tls, router).await });
+
+    let name = format!("{address}/team/app:1");
+    let dir = tempfile::tempdir().unwrap();
+    let wary = store(&dir.path().join("wary"), |_| {});
+    let error = wary.ensure(&name, PullPolicy::IfNotPresent, None, no_progress).await.unwrap_err();
+    assert!(matches!(error, ImageError::Unreachable { .. }), "{error}");
+    assert!(registry.served.lock().is_empty());
+    let knowing = store(&dir.path().join("knowing"), |config| config.extra_roots = vec![made.cert.pem().into_bytes()]);
+    let image = knowing.ensure(&name, PullPolicy::IfNotPresent, None, no_progress).await.unwrap();
+    assert_eq!(fs::read(image.lower[0].join("hello")).unwrap(), b"world");
+}
