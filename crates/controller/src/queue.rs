@@ -1,9 +1,10 @@
 //! The work queue: each key once, never two workers on one key, back-off for what fails.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -125,6 +126,7 @@ impl Queue {
             match wake_at {
                 Some(at) => {
                     tokio::select! {
+                        biased;
                         () = self.wake.notified() => {}
                         () = tokio::time::sleep_until(at) => {}
                     }

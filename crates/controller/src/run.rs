@@ -120,6 +120,7 @@ impl Controller {
             std::future::pending().await
         };
         let ended = tokio::select! {
+            biased;
             ended = lead(&ctx, leadership.as_deref(), &shutdown) => ended,
             ended = watch::all(&ctx, &self.client) => ended,
             () = recorder.run() => Ok(()),
@@ -190,6 +191,7 @@ async fn lead(
         }
     };
     tokio::select! {
+        biased;
         lost = leadership.keep() => Err(lost),
         () = begin => Ok(()),
     }

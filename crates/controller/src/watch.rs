@@ -32,6 +32,7 @@ async fn scoped(ctx: &Arc<Context>, client: &Client, scope: Scope) -> Result<(),
     let pod = |world: &mut World, pod: Pod| PodView::of(&pod).into_iter().for_each(|view| world.apply_pod(view));
     let remove_pod = |world: &mut World, uid: &str| world.remove_pod(uid);
     tokio::select! {
+        biased;
         ended = follow(ctx, client, Kind::Pod, &scope, pod, remove_pod) => ended,
         ended = follow(ctx, client, Kind::Pool, &scope, World::apply_pool, World::remove_pool) => ended,
         ended = follow(ctx, client, Kind::Batch, &scope, World::apply_batch, World::remove_batch) => ended,

@@ -65,7 +65,7 @@ impl From<kube::Error> for ActError {
     fn from(error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => match status.code {
-                404 | 410 => Self::Gone,
+                404 => Self::Gone,
                 409 => Self::Conflict,
                 // Time-outs and internal errors may have been written.
                 408 | 500.. => Self::Unknown(status.message.clone()),
@@ -159,8 +159,12 @@ impl Writer {
         let api = self.api::<K>(namespace);
         match self.write(api.delete(name, &params)).await {
             Ok(_) => Ok(Deleted::Accepted),
-            // Conflict: the name belongs to another UID now, so ours is gone.
-            Err(ActError::Gone | ActError::Conflict) => Ok(Deleted::Gone),
+            Err(ActError::Gone) => Ok(Deleted::Gone),
+            // Most likely the name belongs to another UID now. A pod wrongly believed gone would be a leak: it is looked up.
+            Err(ActError::Conflict) => match within(api.get_opt(name)).await? {
+                Some(found) if found.meta().uid.as_deref() == Some(uid) => Err(ActError::Conflict),
+                _ => Ok(Deleted::Gone),
+            },
             Err(error) => Err(error),
         }
     }

@@ -1,6 +1,5 @@
 //! Long polls in the background: one for each entrypoint, one for each pod with tasks.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use api_types::ids::PodUid;
 use api_types::names::{EXECD_PORT, TASK_EXECUTOR_PORT};
 use api_types::tasks::Task;
 use parking_lot::Mutex;
+use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 

@@ -34,7 +34,9 @@ pub(super) fn compute(
     let counters = counters(s, grants);
     let open = needed(&s.batch, grants);
     let refusal = s.refusal.as_ref().map(|r| &r.trouble).filter(|_| matches!(mode, Mode::Own(_)) && !open.is_empty());
-    let failed = failure(s, mode, old, grants, &pods).or_else(|| refusal.filter(|t| !passes(t)).cloned());
+    let failed = failure(s, mode, old, grants, &pods)
+        .or_else(|| refusal.filter(|t| !passes(t)).cloned())
+        .or_else(|| remembered(old).filter(|_| open.is_empty()));
     let finished = open.is_empty()
         && s.batch.spec.replicas > 0
         && !grants.iter().any(|g| g.state.holds() && g.state != GrantState::Releasing);
@@ -84,6 +86,12 @@ pub(super) fn compute(
         grants: grants.to_vec(),
         observed_at: old.observed_at.clone(),
     }
+}
+
+/// Why it failed before: without its pod, and with nothing more wanted, a sandbox that failed has failed.
+fn remembered(old: &BatchSandboxStatus) -> Option<Trouble> {
+    let condition = old.conditions.iter().find(|c| c.kind == "PodFailed" && old.phase == Some(BatchPhase::Failed))?;
+    Some(Trouble::new(condition.reason.clone()?, condition.message.clone().unwrap_or_default()))
 }
 
 /// Whether a refused creation is to be waited out: others must leave first.

@@ -47,7 +47,9 @@ pub fn plan(s: &PoolSnapshot, now: Timestamp, status_interval: Duration) -> Pool
     let sizing = pool::size(&capacity, pacing, &s.counts, s.demand, s.memory.filling);
     plan.filling = sizing.filling;
     back_off(s, now, &mut plan);
-    let paused = plan.create_after.is_some_and(|after| now < after);
+    // Longer than any pause is a clock that was set back.
+    let longest = SignedDuration::from_secs(i64::try_from(LONGEST_PAUSE).unwrap_or(i64::MAX));
+    let paused = plan.create_after.is_some_and(|after| now < after && after.duration_since(now) <= longest);
     if matches!(s.template, Template::Usable { .. }) && !paused {
         plan.create = sizing.create;
     }
@@ -66,7 +68,9 @@ pub fn plan(s: &PoolSnapshot, now: Timestamp, status_interval: Duration) -> Pool
         let due = s.memory.status_written.map(|t| {
             t.saturating_add(SignedDuration::try_from(status_interval).unwrap_or(SignedDuration::ZERO)).unwrap_or(now)
         });
-        match due.filter(|due| now < *due) {
+        // A clock that was set back must not hold the status for as long as it lost.
+        let stepped_back = s.memory.status_written.is_some_and(|written| now < written);
+        match due.filter(|due| now < *due && !stepped_back) {
             Some(due) => plan.wake_at = Some(plan.wake_at.map_or(due, |w| w.min(due))),
             None => {
                 for c in status.conditions.iter().filter(|c| c.kind != "Ready") {

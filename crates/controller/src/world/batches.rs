@@ -1,6 +1,6 @@
 //! BatchSandboxes: what they hold, what they wait for, and what their daemons said.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use api_types::crd::{BatchSandbox, Grant};
@@ -8,6 +8,7 @@ use api_types::execd::EntrypointStatus;
 use api_types::tasks::Task;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
+use rustc_hash::FxHashMap as HashMap;
 
 use super::{Class, Inherited, Key, Kind, ObjectName, PodView, Trouble, Uid, World, version_of};
 use crate::planner::batch;
@@ -168,10 +169,10 @@ impl World {
             round,
             reserved: Vec::new(),
             queued: None,
-            claims: HashMap::new(),
-            answered: HashMap::new(),
-            entrypoints: HashMap::new(),
-            tasks: HashMap::new(),
+            claims: HashMap::default(),
+            answered: HashMap::default(),
+            entrypoints: HashMap::default(),
+            tasks: HashMap::default(),
             seen,
             refusal: None,
         });

@@ -13,7 +13,7 @@ mod pools;
 mod shelf;
 mod sums;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api_types::crd::{BatchSandbox, Pool};
@@ -25,6 +25,7 @@ use lists::Lists;
 pub use lists::Scope;
 pub use pod::{Claimant, Owner, Phase, PodView, Start, Trouble};
 pub use pools::{PoolEntry, PoolMemory, PoolSnapshot, Template};
+use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 pub use shelf::{Class, Shelf};
 pub use sums::PoolSums;
 

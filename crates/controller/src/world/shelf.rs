@@ -1,8 +1,9 @@
 //! The pods of one pool, sorted by what may be done with them.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use jiff::Timestamp;
+use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use super::{PodView, Uid};
 use crate::planner::pool::Counts;
