@@ -1,3 +1,6 @@
-//! What the tests that cross crates share: a platform of their own, started and ended by RAII.
+//! What the tests that cross crates share: the suite's grounds, and a platform of their own, ended by RAII.
 
+pub mod evidence;
+pub mod ground;
 pub mod platform;
+pub mod watch;

@@ -3,20 +3,16 @@
 #![expect(clippy::panic, reason = "a platform that leaves something behind fails its test")]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::process::Command;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail, ensure};
-use futures::StreamExt as _;
-use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Client};
+use kube::Client;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use opensandbox::ConnectionConfig;
 
-/// How long any one thing may take on a slow machine.
-pub const LIMIT: Duration = Duration::from_secs(120);
+pub use crate::watch::{LIMIT, until};
 
 /// What this machine lacks to run pods, if anything.
 pub fn missing() -> Option<&'static str> {
@@ -30,11 +26,6 @@ pub fn missing() -> Option<&'static str> {
     None
 }
 
-/// Whether a program is on the path.
-pub fn has(program: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
-}
-
 static BINARIES: OnceLock<Result<PathBuf, String>> = OnceLock::new();
 
 /// Takes the platform's binaries from a directory instead of building them.
@@ -42,9 +33,12 @@ pub fn use_binaries(dir: &Path) {
     let _ = BINARIES.set(Ok(dir.to_owned()));
 }
 
-/// The directory of the platform's binaries, built as the tests are.
+/// The directory of the platform's binaries: `$OPENSANDBOX_E2E_BINARIES`, or built as the tests are.
 pub fn binaries() -> Result<&'static Path> {
-    let built = BINARIES.get_or_init(|| build().map_err(|e| format!("{e:#}")));
+    let built = BINARIES.get_or_init(|| match std::env::var_os("OPENSANDBOX_E2E_BINARIES") {
+        Some(directory) => Ok(directory.into()),
+        None => build().map_err(|e| format!("{e:#}")),
+    });
     match built {
         Ok(path) => Ok(path),
         Err(error) => bail!("{error}"),
@@ -65,18 +59,14 @@ fn build() -> Result<PathBuf> {
     Ok(dir.to_owned())
 }
 
-/// Pods share the machine's cgroups and addresses, so one platform runs at a time.
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// A running platform. Dropping it ends every sandbox and removes its directory.
+///
+/// Pods share the machine's cgroups and addresses, so one runs at a time.
 pub struct Platform {
     home: tempfile::TempDir,
     ready: Ready,
     arguments: Vec<String>,
-    _turn: MutexGuard<'static, ()>,
+    ended: bool,
 }
 
 struct Ready {
@@ -93,13 +83,12 @@ impl Platform {
 
     /// Starts a platform on free ports with further arguments of `osb up`.
     pub fn start_with(arguments: &[&str]) -> Result<Self> {
-        let turn = turn();
         let home = tempfile::Builder::new().prefix("osb-e2e-").tempdir()?;
         let mut all = vec!["--listen", "127.0.0.1:0", "--kube-listen", "127.0.0.1:0"];
         all.extend(arguments);
         let arguments: Vec<String> = all.into_iter().map(str::to_owned).collect();
         let ready = up(home.path(), &arguments)?;
-        Ok(Self { home, ready, arguments, _turn: turn })
+        Ok(Self { home, ready, arguments, ended: false })
     }
 
     /// The platform's directory.
@@ -138,62 +127,51 @@ impl Platform {
         ConnectionConfig::new(self.domain()).api_key(self.api_key())
     }
 
+    /// How kubectl reaches its Kubernetes API.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.home.path().join("kubeconfig")
+    }
+
     /// A client of its Kubernetes API, over the wire as kubectl has it.
     pub async fn client(&self) -> Result<Client> {
-        let config = kube::config::Kubeconfig::read_from(self.home.path().join("kubeconfig"))?;
-        let config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await?;
-        Ok(Client::try_from(config)?)
+        client(&self.kubeconfig()).await
     }
 
     /// `osb` on this platform.
-    pub fn osb(&self, arguments: &[&str]) -> Result<Output> {
-        osb(self.home.path())?.args(arguments).output().context("cannot start osb")
+    pub fn osb(&self) -> Result<Command> {
+        osb(self.home.path())
     }
 
-    /// kubectl on this platform; `stdin` is what it reads.
-    pub fn kubectl(&self, arguments: &[&str], stdin: &str) -> Result<Output> {
-        use std::io::Write as _;
-        let mut child = Command::new("kubectl")
-            .args(arguments)
-            .env("KUBECONFIG", self.home.path().join("kubeconfig"))
-            // Its caches go with the platform.
-            .env("HOME", self.home.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("cannot start kubectl")?;
-        if let Some(mut pipe) = child.stdin.take() {
-            pipe.write_all(stdin.as_bytes())?;
+    /// kubectl on this platform.
+    pub fn kubectl(&self) -> Command {
+        let mut command = Command::new("kubectl");
+        // Its caches go with the platform.
+        command.env("KUBECONFIG", self.kubeconfig()).env("HOME", self.home.path());
+        command
+    }
+}
+
+impl Platform {
+    /// Ends every sandbox and removes the directory; an error if a process stays.
+    pub fn end(mut self) -> Result<()> {
+        self.down()
+    }
+
+    fn down(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.ended, true) {
+            return Ok(());
         }
-        child.wait_with_output().context("cannot wait for kubectl")
-    }
-
-    /// What kubectl printed; its failure is an error with what it said.
-    pub fn kubectl_ok(&self, arguments: &[&str], stdin: &str) -> Result<String> {
-        let output = self.kubectl(arguments, stdin)?;
-        ensure!(
-            output.status.success(),
-            "kubectl {} failed: {}{}",
-            arguments.join(" "),
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(String::from_utf8(output.stdout)?)
+        let out = osb(self.home.path())?.args(["down", "--purge"]).output().context("cannot start osb down")?;
+        ensure!(out.status.success(), "osb down failed: {}", String::from_utf8_lossy(&out.stderr));
+        let left = processes_naming(self.home.path());
+        ensure!(left.is_empty(), "processes of the platform are left: {left:?}");
+        Ok(())
     }
 }
 
 impl Drop for Platform {
     fn drop(&mut self) {
-        let ended = osb(self.home.path())
-            .and_then(|mut down| down.args(["down", "--purge"]).output().context("cannot start osb down"))
-            .and_then(|out| {
-                ensure!(out.status.success(), "osb down failed: {}", String::from_utf8_lossy(&out.stderr));
-                let left = processes_naming(self.home.path());
-                ensure!(left.is_empty(), "processes of the platform are left: {left:?}");
-                Ok(())
-            });
-        if let Err(error) = ended {
+        if let Err(error) = self.down() {
             if std::thread::panicking() {
                 eprintln!("{error:#}");
             } else {
@@ -211,6 +189,13 @@ fn processes_naming(path: &Path) -> Vec<String> {
         Some(String::from_utf8_lossy(&line).replace('\0', " "))
     });
     lines.filter(|line| line.contains(&path)).collect()
+}
+
+/// A client of the Kubernetes API that a kubeconfig names.
+pub async fn client(kubeconfig: &Path) -> Result<Client> {
+    let config = kube::config::Kubeconfig::read_from(kubeconfig)?;
+    let config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await?;
+    Ok(Client::try_from(config)?)
 }
 
 fn osb(home: &Path) -> Result<Command> {
@@ -231,39 +216,4 @@ fn up(home: &Path, arguments: &[String]) -> Result<Ready> {
         domain: text("domain")?,
         api_key: text("apiKey")?,
     })
-}
-
-/// Waits until one object of a kind fulfils a condition, and gives it.
-pub async fn until<K>(api: Api<K>, name: &str, what: &str, mut fulfilled: impl FnMut(&K) -> bool) -> Result<K>
-where
-    K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
-{
-    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let mut events = watcher(api, config).applied_objects().boxed();
-    let wait = async {
-        while let Some(event) = events.next().await {
-            if let Ok(object) = event
-                && fulfilled(&object)
-            {
-                return Ok(object);
-            }
-        }
-        bail!("the watch on {name} ended")
-    };
-    tokio::time::timeout(LIMIT, wait).await.with_context(|| format!("{name}: not {what} within {LIMIT:?}"))?
-}
-
-/// Ends the test with a printed reason when the machine lacks something it needs.
-#[macro_export]
-macro_rules! need {
-    ($($program:literal),*) => {
-        if let Some(lack) = $crate::platform::missing() {
-            eprintln!("not run, this machine lacks {lack}");
-            return Ok(());
-        }
-        $(if !$crate::platform::has($program) {
-            eprintln!("not run, this machine lacks {}", $program);
-            return Ok(());
-        })*
-    };
 }

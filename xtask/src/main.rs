@@ -5,8 +5,10 @@
 
 mod bench;
 mod cargo;
+mod chart;
 mod ci;
 mod demo;
+mod e2e;
 mod generate;
 mod images;
 mod progress;
@@ -30,6 +32,10 @@ enum Chore {
     Generate(generate::Options),
     /// Make the OCI images, load them into a cluster, push them to a registry.
     Images(images::Options),
+    /// Package the Helm chart, or check it.
+    Chart(chart::Options),
+    /// Run the end-to-end suite on kind, on any cluster, or on the embedded cluster.
+    E2e(e2e::Options),
     /// Measure: prints n, p50, p99 and max of each figure, and the machine.
     Bench(bench::Options),
     /// What continuous integration runs: formatting, lints, generated files, tests, demo.
@@ -41,6 +47,8 @@ fn main() -> ExitCode {
         Chore::Demo(options) => demo::run(&options),
         Chore::Generate(options) => generate::run(&options),
         Chore::Images(options) => images::run(&options),
+        Chore::Chart(options) => chart::run(&options),
+        Chore::E2e(options) => e2e::run(&options),
         Chore::Bench(options) => bench::run(&options),
         Chore::Ci(options) => ci::run(&options),
     };

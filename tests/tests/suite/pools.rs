@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 use api_types::crd::Pool;
-use e2e::platform::{Platform, until};
+use e2e::ground::Ground;
+use e2e::watch::until;
 use kube::Api;
 
 /// The pool of the example, as it lies there.
@@ -39,8 +40,13 @@ pub fn without_execd(name: &str, buffer: (i32, i32), pool: (i32, i32)) -> Result
 }
 
 /// Applies a pool and waits until it has so many warm pods.
-pub async fn warm(platform: &Platform, manifest: &str, name: &str, available: i32) -> Result<Pool> {
-    platform.kubectl_ok(&["apply", "-f", "-"], manifest)?;
-    let pools: Api<Pool> = Api::namespaced(platform.client().await?, "default");
+pub async fn warm(ground: &Ground, manifest: &str, name: &str, available: i32) -> Result<Pool> {
+    ground.kubectl_ok(&["apply", "-f", "-"], manifest)?;
+    available_in(ground, name, available).await
+}
+
+/// Waits until a pool has so many warm pods.
+pub async fn available_in(ground: &Ground, name: &str, available: i32) -> Result<Pool> {
+    let pools: Api<Pool> = Api::namespaced(ground.client().await?, ground.namespace());
     until(pools, name, "warm", |p| p.status.as_ref().is_some_and(|s| s.available >= available)).await
 }

@@ -3,34 +3,32 @@
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use e2e::platform::Platform;
+use e2e::ground::Ground;
 
-use crate::{block_on, pools, venv};
+use crate::{pools, venv};
 
-#[test]
-fn the_seed_pool_is_what_kubectl_shows() -> Result<()> {
-    need!("kubectl");
-    let platform = Platform::start()?;
-    block_on(pools::warm(&platform, pools::SEED, "agent-pool", 30))?;
+pub async fn the_seed_pool_is_what_kubectl_shows(ground: &Ground) -> Result<()> {
+    ground.seed_pool().await?;
+    pools::available_in(ground, "agent-pool", 30).await?;
 
-    let columns = platform.kubectl_ok(&["get", "pool", "agent-pool"], "")?;
+    let columns = ground.kubectl_ok(&["get", "pool", "agent-pool"], "")?;
     ensure!(columns.contains("TOTAL") && columns.contains("ALLOCATED") && columns.contains("AVAILABLE"), "{columns}");
-    let status = platform.kubectl_ok(&["get", "pool", "agent-pool", "-o", "jsonpath={.status}"], "")?;
+    let status = ground.kubectl_ok(&["get", "pool", "agent-pool", "-o", "jsonpath={.status}"], "")?;
     let status: serde_json::Value = serde_json::from_str(&status)?;
     ensure!(status["total"] == 30 && status["allocated"] == 0 && status["available"] == 30, "{status}");
 
-    let pods = platform.kubectl_ok(&["get", "pods", "-l", "pool=agent-pool", "--no-headers"], "")?;
+    let pods = ground.kubectl_ok(&["get", "pods", "-l", "pool=agent-pool", "--no-headers"], "")?;
     ensure!(pods.lines().count() == 30, "{pods}");
     ensure!(pods.lines().all(|l| l.contains("2/2") && l.contains("Running")), "{pods}");
     let pod = pods.split_whitespace().next().unwrap_or_default();
 
-    let described = platform.kubectl_ok(&["describe", "pod", pod], "")?;
+    let described = ground.kubectl_ok(&["describe", "pod", pod], "")?;
     ensure!(described.contains("Started"), "no events in: {described}");
-    platform.kubectl_ok(&["logs", pod, "-c", "task-executor"], "")?;
-    let processes = platform.kubectl_ok(&["exec", pod, "-c", "sandbox-container", "--", "ps", "aux"], "")?;
+    ground.kubectl_ok(&["logs", pod, "-c", "task-executor"], "")?;
+    let processes = ground.kubectl_ok(&["exec", pod, "-c", "sandbox-container", "--", "ps", "aux"], "")?;
     ensure!(processes.contains("/opt/opensandbox/bin/execd"), "{processes}");
     ensure!(processes.contains("task-executor"), "the pod's containers do not share processes: {processes}");
-    let listening = platform.kubectl_ok(
+    let listening = ground.kubectl_ok(
         &["exec", pod, "-c", "sandbox-container", "--", "bash", "-c", "echo > /dev/tcp/localhost/44772 && echo open"],
         "",
     )?;
@@ -38,14 +36,12 @@ fn the_seed_pool_is_what_kubectl_shows() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn the_python_agent_runs_unchanged() -> Result<()> {
-    need!("kubectl", "python3");
+pub async fn the_python_agent_runs_unchanged(ground: &Ground) -> Result<()> {
     let python = venv::python()?;
-    let platform = Platform::start()?;
-    block_on(pools::warm(&platform, pools::SEED, "agent-pool", 10))?;
+    ground.seed_pool().await?;
+    pools::available_in(ground, "agent-pool", 10).await?;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/agent.py");
-    let run = Command::new(python).arg(script).arg(platform.domain()).arg(platform.api_key()).output()?;
+    let run = Command::new(python).arg(script).arg(ground.domain()).arg(ground.api_key()).output()?;
     let said = String::from_utf8_lossy(&run.stdout);
     ensure!(run.status.success(), "{said}{}", String::from_utf8_lossy(&run.stderr));
     let lines: Vec<_> = said.lines().collect();

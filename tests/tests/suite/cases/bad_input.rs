@@ -6,12 +6,12 @@ use anyhow::{Result, ensure};
 use api_types::ErrorBody;
 use api_types::crd::BatchSandbox;
 use api_types::names::headers;
-use e2e::platform::Platform;
+use e2e::ground::{Ground, tool};
 use kube::Api;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
-use crate::{block_on, pools};
+use crate::pools;
 
 struct Case {
     name: &'static str,
@@ -95,68 +95,48 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-#[test]
-fn the_lifecycle_api_says_what_was_wrong_and_leaves_nothing() -> Result<()> {
-    need!("kubectl");
-    // Only nginx may be stood in for: the image of the last case must be missed.
-    let platform = Platform::start_with(&["--stand-in", "nginx:latest=host"])?;
-    block_on(async {
-        pools::warm(&platform, &pools::seed_like("good", (2, 4), (2, 8))?, "good", 2).await?;
-        platform.kubectl_ok(&["apply", "-f", "-"], &pools::seed_like("none", (1, 1), (0, 0))?)?;
-        let http = reqwest::Client::new();
-        let url = format!("http://{}/v1/sandboxes", platform.domain());
-        for case in cases() {
-            let answer = http.post(&url).header(headers::API_KEY, platform.api_key()).json(&case.body).send().await?;
-            let status = answer.status().as_u16();
-            let text = answer.text().await?;
-            let error: ErrorBody = serde_json::from_str(&text)
-                .map_err(|e| anyhow::anyhow!("{}: {status} {text:?} is no error body: {e}", case.name))?;
-            ensure!(status == case.status && error.code == case.code, "{}: {status} {error:?}", case.name);
-            ensure!(
-                error.message.contains(case.says),
-                "{}: {:?} does not say {:?}",
-                case.name,
-                error.message,
-                case.says
-            );
-        }
-        let large =
-            http.post(&url).header(headers::API_KEY, platform.api_key()).body(vec![b' '; 100 << 20]).send().await;
-        ensure!(large.map_or(true, |a| a.status() == 413), "a body of 100 MiB was taken");
-        let keyless = http.get(&url).send().await?;
-        ensure!(keyless.status() == 401, "without a key: {}", keyless.status());
-        let wrong = http.get(&url).header(headers::API_KEY, "wrong").send().await?;
-        ensure!(wrong.status() == 401, "with a wrong key: {}", wrong.status());
-        let left: Api<BatchSandbox> = Api::namespaced(platform.client().await?, "default");
-        let left = left.list(&ListParams::default()).await?;
-        let alive: Vec<_> = left.iter().filter(|b| b.metadata.deletion_timestamp.is_none()).collect();
-        ensure!(alive.is_empty(), "refused sandboxes were left: {alive:?}");
-        Ok(())
-    })
-}
-
-#[test]
-fn a_manifest_of_wrong_types_is_refused_with_its_path() -> Result<()> {
-    need!("kubectl");
-    let platform = Platform::start()?;
-    let manifest = pools::seed_like("typed", (1, 2), (1, 4))?.replace("\"bufferMin\":1", "\"bufferMin\":\"one\"");
-    let refused = platform.kubectl(&["apply", "-f", "-"], &manifest)?;
-    let said = String::from_utf8_lossy(&refused.stderr);
-    ensure!(!refused.status.success() && said.contains("spec.capacitySpec.bufferMin"), "{said}");
+pub async fn the_lifecycle_api_says_what_was_wrong_and_leaves_nothing(ground: &Ground) -> Result<()> {
+    pools::warm(ground, &pools::seed_like("good", (2, 4), (2, 8))?, "good", 2).await?;
+    ground.kubectl_ok(&["apply", "-f", "-"], &pools::seed_like("none", (1, 1), (0, 0))?)?;
+    let http = reqwest::Client::new();
+    let url = format!("http://{}/v1/sandboxes", ground.domain());
+    for case in cases() {
+        let answer = http.post(&url).header(headers::API_KEY, ground.api_key()).json(&case.body).send().await?;
+        let status = answer.status().as_u16();
+        let text = answer.text().await?;
+        let error: ErrorBody = serde_json::from_str(&text)
+            .map_err(|e| anyhow::anyhow!("{}: {status} {text:?} is no error body: {e}", case.name))?;
+        ensure!(status == case.status && error.code == case.code, "{}: {status} {error:?}", case.name);
+        ensure!(error.message.contains(case.says), "{}: {:?} does not say {:?}", case.name, error.message, case.says);
+    }
+    let large = http.post(&url).header(headers::API_KEY, ground.api_key()).body(vec![b' '; 100 << 20]).send().await;
+    ensure!(large.map_or(true, |a| a.status() == 413), "a body of 100 MiB was taken");
+    let keyless = http.get(&url).send().await?;
+    ensure!(keyless.status() == 401, "without a key: {}", keyless.status());
+    let wrong = http.get(&url).header(headers::API_KEY, "wrong").send().await?;
+    ensure!(wrong.status() == 401, "with a wrong key: {}", wrong.status());
+    let left: Api<BatchSandbox> = Api::namespaced(ground.client().await?, ground.namespace());
+    let left = left.list(&ListParams::default()).await?;
+    let alive: Vec<_> = left.iter().filter(|b| b.metadata.deletion_timestamp.is_none()).collect();
+    ensure!(alive.is_empty(), "refused sandboxes were left: {alive:?}");
     Ok(())
 }
 
-#[test]
-fn a_port_in_use_is_named_and_nothing_is_started() -> Result<()> {
-    need!();
+pub async fn a_manifest_of_wrong_types_is_refused_with_its_path(ground: &Ground) -> Result<()> {
+    let manifest = pools::seed_like("typed", (1, 2), (1, 4))?.replace("\"bufferMin\":1", "\"bufferMin\":\"one\"");
+    let said = ground.kubectl_says(&["apply", "-f", "-"], &manifest)?.refused()?;
+    ensure!(said.contains("spec.capacitySpec.bufferMin"), "{said}");
+    Ok(())
+}
+
+pub async fn a_port_in_use_is_named_and_nothing_is_started(_: &Ground) -> Result<()> {
     let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
     let address = taken.local_addr()?.to_string();
     let home = tempfile::tempdir()?;
-    let refused = Command::new(e2e::platform::binaries()?.join("osb"))
-        .env("OSB_HOME", home.path())
-        .args(["up", "--detach", "--listen", &address, "--kube-listen", "127.0.0.1:0"])
-        .output()?;
-    let said = String::from_utf8_lossy(&refused.stderr);
-    ensure!(!refused.status.success() && said.contains(&address) && said.contains("in use"), "{said}");
+    let mut up = Command::new(e2e::platform::binaries()?.join("osb"));
+    up.env("OSB_HOME", home.path());
+    up.args(["up", "--detach", "--listen", &address, "--kube-listen", "127.0.0.1:0"]);
+    let said = tool::says(&mut up, "")?.refused()?;
+    ensure!(said.contains(&address) && said.contains("in use"), "{said}");
     Ok(())
 }
