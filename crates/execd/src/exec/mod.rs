@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 pub use child::{Child, adopt_orphans};
 pub use outcome::{End, Outcome, looks_killed, signal_name};
 pub(crate) use registry::{Conductor, pipe};
-pub(crate) use supervise::{Outputs, group_since, stop_rest};
+pub(crate) use supervise::{Outputs, Since, group_since, stop_rest};
 pub use registry::{Engine, EngineError, Settings};
 pub use stdin::Stdin;
 

@@ -205,17 +205,48 @@ pub async fn stop_rest(left: Vec<OwnedFd>, kill_at: Option<Instant>, outputs: &m
 
 /// Descriptors of the processes in a group, without its leader.
 fn group_members(group: i32) -> Vec<OwnedFd> {
-    group_since(group, 0)
+    group_since(group, &Since::default())
+}
+
+/// A moment in the life of a group: which of its processes came before.
+#[derive(Debug, Clone, Default)]
+pub struct Since {
+    ticks: u64,
+    /// Those that started in the very tick, which is too coarse to tell.
+    before: Vec<i32>,
+}
+
+impl Since {
+    /// Now. `leader` leads the group, and is the parent of most others.
+    pub fn now(leader: i32) -> Self {
+        let ticks = sys::ticks();
+        let children = std::fs::read_to_string(format!("/proc/{leader}/task/{leader}/children"));
+        // Mostly there are none, and no process has to be looked at.
+        let before = match children {
+            Ok(text) => text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect(),
+            Err(_) => members(leader).into_iter().map(|(pid, _)| pid).collect(),
+        };
+        Self { ticks, before }
+    }
+
+    fn holds(&self, pid: i32, start: u64) -> bool {
+        start > self.ticks || (start == self.ticks && !self.before.contains(&pid))
+    }
+}
+
+/// Living processes of a group without its leader, with their start.
+fn members(group: i32) -> Vec<(i32, u64)> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let of_group = |pid| group_and_start(pid).filter(|(of, _)| *of == group).map(|(_, start)| (pid, start));
+    pids.filter(|pid| *pid != group).filter_map(of_group).collect()
 }
 
 /// Descriptors of the processes in a group that were started since, without its leader.
-pub fn group_since(group: i32, since: u64) -> Vec<OwnedFd> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|pid| *pid != group && group_and_start(*pid).is_some_and(|(of, start)| of == group && start >= since))
-        .filter_map(|pid| {
+pub fn group_since(group: i32, since: &Since) -> Vec<OwnedFd> {
+    let young = members(group).into_iter().filter(|(pid, start)| since.holds(*pid, *start));
+    young
+        .filter_map(|(pid, _)| {
             let pidfd = sys::pidfd_open(pid).ok()?;
             // Asked again with the descriptor in hand: the number may have changed its owner meanwhile.
             (group_of(pid) == Some(group)).then_some(pidfd)

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::script::{self, Answer};
 use super::shell::Shell;
-use crate::exec::{Conductor, End, Engine, Outcome, Outputs, Phase, group_since, looks_killed};
+use crate::exec::{Conductor, End, Engine, Outcome, Outputs, Phase, Since, group_since, looks_killed};
 use crate::sys::{self, ExitStatus};
 
 /// Exported variables that are kept for the next shell.
@@ -67,7 +67,8 @@ pub async fn carry_out(
     let Conductor { execution, phase, mut stops } = conductor;
     let journal = execution.journal.clone();
     let Pipes { mut outputs, stdout, stderr } = pipes;
-    let (begun, since, oom) = (Instant::now(), sys::ticks(), engine.oom_kills());
+    let (begun, oom) = (Instant::now(), engine.oom_kills());
+    let since = Since::now(shell.child.pid());
     let mark = uuid::Uuid::new_v4().simple().to_string();
     let deadline = run.timeout.and_then(|t| begun.checked_add(t));
     let (mut timed_out, mut kill_at, mut killed) = (None, None, false);
@@ -92,15 +93,15 @@ pub async fn carry_out(
             }
             () = at(deadline), if timed_out.is_none() => {
                 timed_out = run.timeout;
-                signal(&shell, since, SIGKILL);
+                signal(&shell, &since, SIGKILL);
             }
             () = at(kill_at), if !killed => {
                 killed = true;
-                signal(&shell, since, SIGKILL);
+                signal(&shell, &since, SIGKILL);
             }
             Some(stop) = stops.recv(), if kill_at.is_none() => {
                 kill_at = Instant::now().checked_add(stop.grace);
-                signal(&shell, since, SIGTERM);
+                signal(&shell, &since, SIGTERM);
             }
             written = shell.write_some(rest), if !rest.is_empty() => told += written,
             bytes = shell.hear() => {
@@ -115,7 +116,7 @@ pub async fn carry_out(
     // From here on only what the run left behind can write.
     drop((stdout, stderr));
     outputs.drain(&journal);
-    let left = if kill_at.is_some() && answer.is_none() { group_since(group, since) } else { Vec::new() };
+    let left = if kill_at.is_some() && answer.is_none() { group_since(group, &since) } else { Vec::new() };
     let (end, left_behind) = match answer {
         Some(Answer { status, exports }) => {
             // 128 + N is how a shell tells that a signal ended what it ran.
@@ -147,7 +148,7 @@ pub async fn carry_out(
 }
 
 /// Signals the shell and what it started in this run; its older background jobs are left alone.
-fn signal(shell: &Shell, since: u64, signal: i32) {
+fn signal(shell: &Shell, since: &Since, signal: i32) {
     for pidfd in group_since(shell.child.pid(), since) {
         let _ = sys::pidfd_kill(&pidfd, signal);
     }
