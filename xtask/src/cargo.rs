@@ -45,8 +45,16 @@ pub fn release_dir() -> Result<PathBuf> {
     Ok(target.join(triple).join("release"))
 }
 
+/// The packages whose binaries are shipped. They are always built together: cargo unites the features of
+/// what it builds at once, and the parts would otherwise be built twice.
+pub const PLATFORM: [&str; 5] = ["controller", "execd", "osb", "server", "task-executor"];
+
 /// Builds the platform's binaries for release and tells where they are.
 pub fn build_platform() -> Result<PathBuf> {
-    run(&mut cargo(&["build", "--release", "--package", "osb", "--package", "execd", "--package", "task-executor"]))?;
+    let mut build = cargo(&["build", "--release", "--bins"]);
+    for package in PLATFORM {
+        build.args(["--package", package]);
+    }
+    run(&mut build)?;
     release_dir()
 }

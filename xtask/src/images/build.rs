@@ -69,45 +69,63 @@ fn check_target(target: &str) -> Result<()> {
     Ok(())
 }
 
-/// Builds the binaries of some images and reads them. A release always builds the packages of all images
-/// together: cargo unites the features of what it builds at once, so a binary built alone would be another one.
+/// Where the binaries come from.
+pub enum Origin<'a> {
+    /// Cargo builds them.
+    Cargo(Profile),
+    /// They lie in a directory.
+    Directory(&'a Path),
+}
+
+/// Builds or finds the binaries of some images, and reads them.
 pub fn binaries(
     all: &[Recipe],
     wanted: &[&Recipe],
-    profile: Profile,
+    origin: &Origin<'_>,
     target: &str,
 ) -> Result<BTreeMap<String, Vec<u8>>> {
-    check_target(target)?;
     let arch = elf::target_arch(target)?;
-    let mut command =
-        cargo::cargo(&["build", "--message-format=json-render-diagnostics", "--target", target, "--bins"]);
-    let packages: Vec<&Recipe> = match profile {
-        Profile::Release => all.iter().collect(),
-        Profile::Dev => wanted.to_vec(),
+    let built = match origin {
+        Origin::Cargo(profile) => build(all, wanted, *profile, target)?,
+        Origin::Directory(_) => BTreeMap::new(),
     };
-    if profile == Profile::Release {
-        command.arg("--release");
-    }
-    for recipe in packages {
-        command.args(["--package", &recipe.package]);
-    }
-    let executables = run(&mut command)?;
     let mut binaries = BTreeMap::new();
     for name in wanted.iter().flat_map(|recipe| recipe.binaries()) {
-        let path = executables.get(name).with_context(|| format!("no package of the images has a binary {name}"))?;
-        let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let bytes = prepare(&bytes, profile, &arch).with_context(|| format!("{} cannot be used", path.display()))?;
+        let path = match origin {
+            Origin::Cargo(_) => built.get(name).cloned(),
+            Origin::Directory(directory) => Some(directory.join(name)),
+        };
+        let path = path.with_context(|| format!("no package of the images has a binary {name}"))?;
+        let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let bytes = prepare(&bytes, &arch).with_context(|| format!("{} cannot be used", path.display()))?;
         binaries.insert(name.to_owned(), bytes);
     }
     Ok(binaries)
 }
 
-fn prepare(bytes: &[u8], profile: Profile, arch: &Arch) -> Result<Vec<u8>> {
-    elf::check(bytes, arch)?;
-    match profile {
-        Profile::Dev => elf::strip(bytes),
-        Profile::Release => Ok(bytes.to_vec()),
+/// Runs cargo and tells where the executables are, by name. A release always builds the packages of all
+/// images together: cargo unites the features of what it builds at once, so a binary built alone would be
+/// another one.
+fn build(all: &[Recipe], wanted: &[&Recipe], profile: Profile, target: &str) -> Result<BTreeMap<String, PathBuf>> {
+    check_target(target)?;
+    let mut command =
+        cargo::cargo(&["build", "--message-format=json-render-diagnostics", "--target", target, "--bins"]);
+    let packages: Vec<&Recipe> = match profile {
+        Profile::Release => {
+            command.arg("--release");
+            all.iter().collect()
+        }
+        Profile::Dev => wanted.to_vec(),
+    };
+    for recipe in packages {
+        command.args(["--package", &recipe.package]);
     }
+    run(&mut command)
+}
+
+fn prepare(bytes: &[u8], arch: &Arch) -> Result<Vec<u8>> {
+    elf::check(bytes, arch)?;
+    if elf::is_stripped(bytes)? { Ok(bytes.to_vec()) } else { elf::strip(bytes) }
 }
 
 /// Runs a build, whose progress goes to our standard error, and tells where the executables are, by name.

@@ -24,6 +24,12 @@ pub fn strip(binary: &[u8]) -> Result<Vec<u8>> {
     Ok(stripped)
 }
 
+/// Whether there is nothing to remove.
+pub fn is_stripped(binary: &[u8]) -> Result<bool> {
+    let file = object::File::parse(binary).context("it is no program for Linux")?;
+    Ok(!file.has_debug_symbols() && file.section_by_name(".symtab").is_none())
+}
+
 /// Refuses a binary that would not run in an image without libraries, or not on the image's processor.
 pub fn check(binary: &[u8], architecture: &Arch) -> Result<()> {
     let file = object::File::parse(binary).context("it is no program for Linux")?;

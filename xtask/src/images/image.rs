@@ -5,17 +5,20 @@ use std::collections::{BTreeMap, HashMap};
 use anyhow::{Context, Result};
 use oci_spec::distribution::Reference;
 use oci_spec::image::{
-    ANNOTATION_CREATED, ANNOTATION_DESCRIPTION, ANNOTATION_LICENSES, ANNOTATION_REVISION, ANNOTATION_SOURCE,
-    ANNOTATION_TITLE, ANNOTATION_VERSION, Arch, ConfigBuilder, Descriptor, HistoryBuilder, ImageConfigurationBuilder,
-    ImageManifestBuilder, MediaType, Os, RootFsBuilder, SCHEMA_VERSION,
+    ANNOTATION_BASE_IMAGE_DIGEST, ANNOTATION_BASE_IMAGE_NAME, ANNOTATION_CREATED, ANNOTATION_DESCRIPTION,
+    ANNOTATION_LICENSES, ANNOTATION_REVISION, ANNOTATION_SOURCE, ANNOTATION_TITLE, ANNOTATION_VERSION, Arch,
+    ConfigBuilder, Descriptor, HistoryBuilder, ImageConfigurationBuilder, ImageManifestBuilder, MediaType, Os,
+    RootFsBuilder, SCHEMA_VERSION,
 };
 use serde::Serialize;
 
+use super::base::Base;
 use super::layer::{Layer, digest};
 use super::recipe::Recipe;
 use super::source::Source;
 
 /// A document or a layer, by its digest.
+#[derive(Clone)]
 pub struct Blob {
     /// Its media type.
     pub media_type: MediaType,
@@ -57,20 +60,21 @@ pub struct Image {
     pub config: Blob,
     /// The layers, lowest first.
     pub layers: Vec<Blob>,
-    /// Bytes of the layers before compression.
+    /// Bytes of our own layers before compression.
     pub unpacked: u64,
 }
 
 impl Image {
-    /// Puts an image together.
+    /// Puts an image together, on another one if there is a base.
     pub fn new(
         recipe: &Recipe,
+        base: Option<&Base>,
         layers: Vec<Layer>,
         architecture: Arch,
         source: &Source,
         references: Vec<Reference>,
     ) -> Result<Self> {
-        let labels = labels(recipe, source);
+        let labels = labels(recipe, base, source);
         let mut config = ConfigBuilder::default()
             .user(recipe.user.clone())
             .working_dir(recipe.workdir.clone())
@@ -84,13 +88,13 @@ impl Image {
         if !recipe.ports.is_empty() {
             config = config.exposed_ports(recipe.ports.iter().map(|port| format!("{port}/tcp")).collect::<Vec<_>>());
         }
-        let history = layers
-            .iter()
-            .map(|layer| {
-                HistoryBuilder::default().created(source.created.clone()).created_by(layer.comment.clone()).build()
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let diff_ids: Vec<_> = layers.iter().map(|layer| layer.diff_id.clone()).collect();
+        let mut history = base.and_then(|base| base.config.history().clone()).unwrap_or_default();
+        let mut diff_ids = base.map(|base| base.config.rootfs().diff_ids().clone()).unwrap_or_default();
+        for layer in &layers {
+            let made = HistoryBuilder::default().created(source.created.clone()).created_by(layer.comment.clone());
+            history.push(made.build()?);
+            diff_ids.push(layer.diff_id.clone());
+        }
         let config = ImageConfigurationBuilder::default()
             .created(source.created.clone())
             .architecture(architecture.clone())
@@ -101,10 +105,8 @@ impl Image {
             .build()?;
         let config = Blob::json(MediaType::ImageConfig, &config)?;
         let unpacked = layers.iter().map(|layer| layer.unpacked).sum();
-        let layers: Vec<_> = layers
-            .into_iter()
-            .map(|layer| Blob { media_type: MediaType::ImageLayerGzip, bytes: layer.bytes })
-            .collect();
+        let own = layers.into_iter().map(|layer| Blob { media_type: MediaType::ImageLayerGzip, bytes: layer.bytes });
+        let layers: Vec<_> = base.map(|base| base.layers.clone()).unwrap_or_default().into_iter().chain(own).collect();
         let manifest = ImageManifestBuilder::default()
             .schema_version(SCHEMA_VERSION)
             .media_type(MediaType::ImageManifest)
@@ -124,7 +126,7 @@ impl Image {
 }
 
 /// The labels that the image specification names.
-fn labels(recipe: &Recipe, source: &Source) -> BTreeMap<String, String> {
+fn labels(recipe: &Recipe, base: Option<&Base>, source: &Source) -> BTreeMap<String, String> {
     let mut labels: BTreeMap<_, _> = [
         (ANNOTATION_CREATED, source.created.clone()),
         (ANNOTATION_TITLE, recipe.title.clone()),
@@ -137,6 +139,10 @@ fn labels(recipe: &Recipe, source: &Source) -> BTreeMap<String, String> {
     .into();
     if let Some(revision) = &source.revision {
         labels.insert(ANNOTATION_REVISION.to_owned(), revision.clone());
+    }
+    if let Some(base) = base {
+        labels.insert(ANNOTATION_BASE_IMAGE_NAME.to_owned(), base.name.clone());
+        labels.insert(ANNOTATION_BASE_IMAGE_DIGEST.to_owned(), base.digest.clone());
     }
     labels
 }

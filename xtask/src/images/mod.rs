@@ -1,6 +1,7 @@
 //! `cargo xtask images`: OCI images from static binaries, without a container engine.
 
 mod archive;
+mod base;
 mod build;
 mod elf;
 mod image;
@@ -8,23 +9,34 @@ mod layer;
 mod load;
 mod pack;
 mod recipe;
+#[cfg(feature = "registry")]
+mod registry;
 mod report;
+mod sbom;
 mod shell;
 mod source;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use cargo_metadata::Metadata;
 use clap::Args;
 use oci_spec::distribution::Reference;
+use oci_spec::image::Arch;
 
+use base::Base;
+use build::Origin;
 use build::Profile;
-use pack::Ground;
+use image::Image;
+use pack::{Ground, Shell};
 use recipe::Recipe;
-use report::{Format, Made};
+use report::Format;
 use source::Source;
 
 use crate::progress::Step;
+
+pub use layer::digest;
+pub use report::{Made, read_made};
 
 /// Where images belong unless they are pushed elsewhere.
 const PREFIX: &str = "docker.io/opensandbox";
@@ -47,9 +59,18 @@ pub struct Options {
     /// The Rust target to build for [default: this machine's].
     #[arg(long, value_name = "TRIPLE")]
     target: Option<String>,
+    /// Pack the binaries of this directory instead of building any.
+    #[arg(long, value_name = "DIR", conflicts_with = "profile")]
+    binaries: Option<PathBuf>,
     /// A static busybox for the images that carry a shell [default: an installed one, else Debian's package].
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", conflicts_with = "base")]
     shell: Option<PathBuf>,
+    /// An image with a shell to put below the images that need one: an OCI archive, or a name in a registry.
+    #[arg(long, value_name = "IMAGE")]
+    base: Option<String>,
+    /// Push the images below this prefix, such as `registry.example.com/team`.
+    #[arg(long, value_name = "PREFIX")]
+    push: Option<String>,
     /// Make each image twice and fail unless both have one digest.
     #[arg(long)]
     check: bool,
@@ -67,10 +88,31 @@ fn alias(text: &str) -> Result<(Reference, String)> {
     Ok((reference, image.to_owned()))
 }
 
-/// Builds, packs, writes, loads and tells.
+impl Options {
+    fn needs_registry(&self) -> bool {
+        self.push.is_some() || self.base.as_deref().is_some_and(|base| !Path::new(base).exists())
+    }
+}
+
+/// Builds, packs, writes, loads, pushes and tells.
 pub fn run(options: &Options) -> Result<()> {
-    let made = make(options)?;
-    report::print(&made, options.output)
+    if options.needs_registry() && !cfg!(feature = "registry") {
+        return again_with_registry();
+    }
+    report::print(&make(options)?, options.output)
+}
+
+/// The images' names and references, as a version has them.
+pub fn names(version: &str) -> Result<Vec<(String, String)>> {
+    let recipes = recipe::read_all(&crate::cargo::root().join("images"), &[])?;
+    let tag = version.replace('+', "-");
+    Ok(recipes.into_iter().map(|recipe| (recipe.name.clone(), format!("{PREFIX}/{}:{tag}", recipe.name))).collect())
+}
+
+/// The same command again, by a build of this program that can speak to registries.
+fn again_with_registry() -> Result<()> {
+    let mut command = crate::cargo::cargo(&["run", "--quiet", "--package", "xtask", "--features", "registry", "--"]);
+    crate::cargo::run(command.args(std::env::args_os().skip(1)).current_dir(std::env::current_dir()?))
 }
 
 /// Everything but the report.
@@ -88,50 +130,100 @@ fn make(options: &Options) -> Result<Vec<Made>> {
     let metadata = build::metadata(&target)?;
     let out = options.out.clone().unwrap_or_else(|| metadata.target_directory.join("images").into());
     std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
-    let source = Source::find(&metadata)?;
     let arch = elf::target_arch(&target)?;
-
-    let binaries = build::binaries(&all, &recipes, options.profile, &target)?;
+    let origin = options.binaries.as_deref().map_or(Origin::Cargo(options.profile), Origin::Directory);
     let shell = match recipes.iter().any(|recipe| recipe.shell.is_some()) {
-        true => Some(shell::find(options.shell.as_deref(), &arch, &out.join("cache"))?),
+        true => Some(find_shell(options, &arch, &out)?),
         false => None,
     };
-    let ground = Ground { binaries, shell, arch, source, level: options.profile.compression() };
-    let mut made = Vec::new();
-    for recipe in recipes {
-        let step = Step::new(&format!("packing {}", recipe.name));
-        let references = references(recipe, &ground.source, &options.tag)?;
-        let image = ground.pack(recipe, references.clone())?;
-        if options.check {
-            let again = ground.pack(recipe, references)?;
-            ensure!(
-                again.manifest.digest() == image.manifest.digest(),
-                "{} is not reproducible: {} and then {}",
-                recipe.name,
-                image.manifest.digest(),
-                again.manifest.digest()
-            );
-        }
-        let archive = out.join(format!("{}.tar", recipe.name));
-        archive::write(&image, &archive)?;
-        step.done();
-        for target in &options.load {
-            let step = Step::new(&format!("loading {} into {target}", recipe.name));
-            target.load(&archive).with_context(|| format!("cannot load {} into {target}", archive.display()))?;
-            step.done();
-        }
-        made.push(Made {
-            name: image.name.clone(),
-            references: image.references.iter().map(Reference::whole).collect(),
-            digest: image.manifest.digest(),
-            platform: format!("linux/{}", image.architecture),
-            user: recipe.user.clone(),
-            size: image.size(),
-            unpacked: image.unpacked,
-            archive,
-        });
-    }
+    let ground = Ground {
+        binaries: build::binaries(&all, &recipes, &origin, &target)?,
+        shell,
+        arch,
+        source: Source::find(&metadata)?,
+        level: options.profile.compression(),
+    };
+    let made = recipes
+        .into_iter()
+        .map(|recipe| make_one(options, &ground, recipe, &metadata, &out))
+        .collect::<Result<Vec<_>>>()?;
+    report::write(&made, &out)?;
     Ok(made)
+}
+
+fn find_shell(options: &Options, arch: &Arch, out: &Path) -> Result<Shell> {
+    let Some(base) = &options.base else {
+        return shell::find(options.shell.as_deref(), arch, &out.join("cache")).map(Shell::Busybox);
+    };
+    let step = Step::new(&format!("reading {base}"));
+    let found = match Path::new(base).exists() {
+        true => Base::from_archive(Path::new(base), arch),
+        false => pull(base, arch),
+    }?;
+    step.done();
+    Ok(Shell::Base(Box::new(found)))
+}
+
+#[cfg(feature = "registry")]
+fn pull(name: &str, arch: &Arch) -> Result<Base> {
+    registry::pull(name, arch)
+}
+
+#[cfg(not(feature = "registry"))]
+fn pull(name: &str, _arch: &Arch) -> Result<Base> {
+    bail!("cannot pull {name}: this program was built without `--features registry`")
+}
+
+fn make_one(options: &Options, ground: &Ground, recipe: &Recipe, metadata: &Metadata, out: &Path) -> Result<Made> {
+    let step = Step::new(&format!("packing {}", recipe.name));
+    let references = references(recipe, &ground.source, &options.tag)?;
+    let image = ground.pack(recipe, references.clone())?;
+    if options.check {
+        let again = ground.pack(recipe, references)?.manifest.digest();
+        let digest = image.manifest.digest();
+        ensure!(again == digest, "{} is not reproducible: {digest} and then {again}", recipe.name);
+    }
+    let archive = out.join(format!("{}.tar", recipe.name));
+    archive::write(&image, &archive)?;
+    let facts = sbom::Facts { metadata, source: &ground.source, busybox: ground.busybox(recipe) };
+    let parts = sbom::write(recipe, &image, &facts)?;
+    let list = out.join(format!("{}.cdx.json", recipe.name));
+    std::fs::write(&list, &parts).with_context(|| format!("cannot write {}", list.display()))?;
+    step.done();
+    for target in &options.load {
+        let step = Step::new(&format!("loading {} into {target}", recipe.name));
+        target.load(&archive).with_context(|| format!("cannot load {} into {target}", archive.display()))?;
+        step.done();
+    }
+    let pushed = options.push.as_deref().map(|prefix| push(prefix, &ground.source, &image, &parts)).transpose()?;
+    Ok(Made {
+        name: image.name.clone(),
+        references: image.references.iter().map(Reference::whole).collect(),
+        digest: image.manifest.digest(),
+        platform: format!("linux/{}", image.architecture),
+        user: recipe.user.clone(),
+        size: image.size(),
+        unpacked: image.unpacked,
+        archive,
+        sbom: list,
+        pushed,
+    })
+}
+
+/// Pushes an image and tells its name there, with the digest.
+#[cfg(feature = "registry")]
+fn push(prefix: &str, source: &Source, image: &Image, parts: &[u8]) -> Result<String> {
+    let name = format!("{}/{}:{}", prefix.trim_end_matches('/'), image.name, source.tag());
+    let reference: Reference = name.parse().with_context(|| format!("{name:?} is no image's name"))?;
+    let step = Step::new(&format!("pushing {reference}"));
+    let digest = registry::Registry::new(&reference)?.push(image, &reference, parts)?;
+    step.done();
+    Ok(format!("{reference}@{digest}"))
+}
+
+#[cfg(not(feature = "registry"))]
+fn push(prefix: &str, _source: &Source, image: &Image, _parts: &[u8]) -> Result<String> {
+    bail!("cannot push {} to {prefix}: this program was built without `--features registry`", image.name)
 }
 
 /// An image's own name and its aliases.

@@ -7,17 +7,26 @@ use oci_spec::distribution::Reference;
 use oci_spec::image::Arch;
 use pem::Pem;
 
+use super::base::Base;
 use super::image::Image;
 use super::layer::{Entry, Kind, Layer, Tree};
 use super::recipe::{File, Recipe};
 use super::source::Source;
 
+/// Where the images that need a shell have it from.
+pub enum Shell {
+    /// A static busybox of ours.
+    Busybox(Vec<u8>),
+    /// An image that has a shell, below ours.
+    Base(Box<Base>),
+}
+
 /// What all images of a run are made from.
 pub struct Ground {
     /// The binaries by name, as they go in.
     pub binaries: BTreeMap<String, Vec<u8>>,
-    /// A static busybox, where some image needs one.
-    pub shell: Option<Vec<u8>>,
+    /// What is below the images that need a shell; none of them being made, nothing.
+    pub shell: Option<Shell>,
     /// The processor.
     pub arch: Arch,
     /// Version, commit, time.
@@ -40,14 +49,25 @@ impl Ground {
             own.add(&file.path, Entry { mode: file.mode, owner: file.owner, kind });
         }
         layers.push(Layer::new(&own, self.level, &format!("cargo xtask images {}", recipe.name))?);
-        Image::new(recipe, layers, self.arch.clone(), &self.source, references)
+        let below = match (&recipe.shell, &self.shell) {
+            (Some(_), Some(Shell::Base(base))) => Some(&**base),
+            _ => None,
+        };
+        Image::new(recipe, below, layers, self.arch.clone(), &self.source, references)
+    }
+
+    /// The busybox that goes into an image.
+    pub fn busybox(&self, recipe: &Recipe) -> Option<&[u8]> {
+        match (&recipe.shell, &self.shell) {
+            (Some(_), Some(Shell::Busybox(bytes))) => Some(bytes),
+            _ => None,
+        }
     }
 
     fn base(&self, recipe: &Recipe) -> Result<Tree> {
         let mut base = Tree::default();
-        if let Some(shell) = &recipe.shell {
-            let bytes = self.shell.clone().context("no shell was looked for")?;
-            base.add(&shell.path, Entry { mode: 0o755, owner: 0, kind: Kind::File(bytes) });
+        if let (Some(shell), Some(bytes)) = (&recipe.shell, self.busybox(recipe)) {
+            base.add(&shell.path, Entry { mode: 0o755, owner: 0, kind: Kind::File(bytes.to_vec()) });
             let (directory, _) = shell.path.rsplit_once('/').context("the shell's path is not absolute")?;
             for applet in &shell.applets {
                 let kind = Kind::Link(shell.path.clone());
@@ -94,7 +114,7 @@ mod tests {
         let names = ["opensandbox-controller", "opensandbox-server", "execd", "osb", "task-executor"];
         Ground {
             binaries: names.map(|name| (name.to_owned(), name.as_bytes().to_vec())).into(),
-            shell: Some(b"busybox".to_vec()),
+            shell: Some(Shell::Busybox(b"busybox".to_vec())),
             arch: Arch::Amd64,
             source: Source {
                 version: "1.2.3+build".to_owned(),

@@ -149,6 +149,8 @@ mod tests {
         let recipes = read_all(&crate::cargo::root().join("images"), &[]).unwrap();
         let names: Vec<_> = recipes.iter().map(|recipe| recipe.name.as_str()).collect();
         assert_eq!(names, ["controller", "execd", "osb", "server", "task-executor"]);
+        let packages: Vec<_> = recipes.iter().map(|recipe| recipe.package.as_str()).collect();
+        assert_eq!(packages, crate::cargo::PLATFORM, "one release build serves the images and the demo");
         for recipe in recipes {
             for source in recipe.files.iter().filter_map(|file| file.source.as_ref()) {
                 assert!(recipe.folder.join(source).is_file(), "{source} of {} is missing", recipe.name);

@@ -1,12 +1,12 @@
 //! What was made: a table for people, JSON for programs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::BinaryBytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How results are printed.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -18,7 +18,7 @@ pub enum Format {
 }
 
 /// One image, as it was made.
-#[derive(Serialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Made {
     /// `execd` and so on.
@@ -37,6 +37,27 @@ pub struct Made {
     pub unpacked: u64,
     /// The archive.
     pub archive: PathBuf,
+    /// Its parts list, CycloneDX.
+    pub sbom: PathBuf,
+    /// Where it was pushed to, with its digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pushed: Option<String>,
+}
+
+/// The file beside the archives that says what was made.
+const FILE: &str = "images.json";
+
+/// Writes what was made beside the archives, for the chart.
+pub fn write(made: &[Made], out: &Path) -> Result<()> {
+    let path = out.join(FILE);
+    std::fs::write(&path, serde_json::to_vec_pretty(made)?).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Reads what was made last.
+pub fn read_made(out: &Path) -> Result<Vec<Made>> {
+    let path = out.join(FILE);
+    let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("{} is malformed", path.display()))
 }
 
 /// Prints what was made.
