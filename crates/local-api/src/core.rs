@@ -21,6 +21,8 @@ pub(crate) struct Core {
     pub(crate) streams: RwLock<Option<Arc<dyn PodStreams>>>,
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) pages: Pages,
+    /// When old events were last looked for.
+    pub(crate) swept: parking_lot::Mutex<Option<jiff::Timestamp>>,
 }
 
 impl Core {
@@ -37,6 +39,7 @@ impl Core {
             streams: RwLock::new(None),
             jobs,
             pages: Pages::default(),
+            swept: parking_lot::Mutex::new(None),
         });
         crate::crd::load(&core);
         crate::namespaces::seed(&core);

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use crate::core::Core;
 use crate::error::Cause;
-use crate::kinds::{Builtin, Column, Resource};
+use crate::kinds::{Builtin, Column, Resource, ScalePaths};
 use crate::object;
 use crate::patch::managed::Source;
-use crate::schema::{Node, Schema, compile};
+use crate::schema::{Defs, Node, Schema, compile};
 use crate::store::{Expect, Key, Table, Write};
 use crate::verbs::delete::DeleteOptions;
 use crate::verbs::{Target, WriteOptions, delete, names, update};
@@ -69,17 +69,22 @@ fn resources(value: &Value) -> Vec<Resource> {
     let plural = text("plural");
     let storage =
         versions(value).find(|v| flag(v, "storage")).and_then(|v| v.get("name")?.as_str()).unwrap_or_default();
+    let schema_of = |v: &Value| {
+        let mut root = compile(object::at(v, "schema.openAPIV3Schema")?).ok()?;
+        // Kubernetes looks after these itself, whatever the definition says.
+        for field in ["apiVersion", "kind", "metadata"] {
+            root.properties.remove(field);
+        }
+        root.embedded = false;
+        root.preserve |= flag(value.get("spec")?, "preserveUnknownFields");
+        Some(Schema { root, defs: crate::kinds::definitions() })
+    };
+    let stored = versions(value).find(|v| flag(v, "storage")).and_then(schema_of);
     versions(value)
         .filter(|v| flag(v, "served"))
         .filter_map(|v| {
             let version = v.get("name")?.as_str()?;
-            let mut root = compile(object::at(v, "schema.openAPIV3Schema")?).ok()?;
-            // Kubernetes looks after these itself, whatever the definition says.
-            for field in ["apiVersion", "kind", "metadata"] {
-                root.properties.remove(field);
-            }
-            root.embedded = false;
-            root.preserve |= flag(value.get("spec")?, "preserveUnknownFields");
+            let schema = schema_of(v)?;
             let kind = text("kind");
             let list_kind = Some(text("listKind")).filter(|k| !k.is_empty()).unwrap_or_else(|| format!("{kind}List"));
             Some(Resource {
@@ -96,8 +101,11 @@ fn resources(value: &Value) -> Vec<Resource> {
                 counts_generations: true,
                 table: format!("{plural}.{group}").into(),
                 storage_api_version: format!("{group}/{storage}"),
-                schema: Schema { root, defs: crate::kinds::definitions() },
+                schema,
+                storage_schema: if version == storage { None } else { stored.clone() },
                 columns: columns(v),
+                scale: scale_of(v),
+                deprecation: deprecation(v, group, &text("kind")),
                 selectable: v
                     .get("selectableFields")
                     .and_then(Value::as_array)
@@ -112,19 +120,43 @@ fn resources(value: &Value) -> Vec<Resource> {
         .collect()
 }
 
+/// What answers of a deprecated version warn of.
+fn deprecation(version: &Value, group: &str, kind: &str) -> Option<String> {
+    if !flag(version, "deprecated") {
+        return None;
+    }
+    let name = version.get("name").and_then(Value::as_str).unwrap_or_default();
+    let told = version.get("deprecationWarning").and_then(Value::as_str);
+    Some(told.map_or_else(|| format!("{group}/{name} {kind} is deprecated"), Into::into))
+}
+
+fn scale_of(version: &Value) -> Option<ScalePaths> {
+    let scale = object::at(version, "subresources.scale")?;
+    let path =
+        |key: &str| scale.get(key).and_then(Value::as_str).unwrap_or_default().trim_start_matches('.').to_owned();
+    Some(ScalePaths {
+        spec: path("specReplicasPath"),
+        status: path("statusReplicasPath"),
+        selector: path("labelSelectorPath"),
+    })
+}
+
 fn columns(version: &Value) -> Vec<Column> {
     let list = version.get("additionalPrinterColumns").and_then(Value::as_array);
     list.into_iter()
         .flatten()
         .map(|c| {
             let text = |key: &str| c.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let path = text("jsonPath");
+            let described = Some(text("description")).filter(|d| !d.is_empty());
             Column {
                 name: text("name"),
                 kind: text("type"),
                 format: text("format"),
-                description: text("description"),
+                description: described
+                    .unwrap_or_else(|| format!("Custom resource definition column (in JSONPath format): {path}")),
                 priority: c.get("priority").and_then(Value::as_i64).unwrap_or(0),
-                json_path: text("jsonPath"),
+                json_path: path,
             }
         })
         .collect()
@@ -143,6 +175,15 @@ pub(crate) fn defaults(value: &mut Value) {
 /// Nothing is done to a definition beyond its defaults.
 pub(crate) fn prepare(value: &mut Value) {
     defaults(value);
+}
+
+/// What a new definition gets; its names are accepted a moment later.
+pub(crate) fn prepare_create(value: &mut Value) {
+    prepare(value);
+    let stored: Vec<Value> =
+        versions(value).filter(|v| flag(v, "storage")).filter_map(|v| v.get("name").cloned()).collect();
+    value["status"] =
+        json!({"acceptedNames": {"plural": "", "kind": ""}, "conditions": null, "storedVersions": stored});
 }
 
 /// Everything wrong with a definition.
@@ -181,6 +222,7 @@ pub(crate) fn check(old: Option<&Value>, value: &Value) -> Vec<Cause> {
         causes.push(Cause::invalid("spec.versions", &list, "must have exactly one version marked as storage version"));
     }
     let mut seen = Vec::new();
+    let alone = versions(value).count() == 1;
     for (index, version) in versions(value).enumerate() {
         let path = format!("spec.versions[{index}]");
         let name = version.get("name").and_then(Value::as_str).unwrap_or_default();
@@ -191,17 +233,35 @@ pub(crate) fn check(old: Option<&Value>, value: &Value) -> Vec<Cause> {
             causes.push(Cause::invalid(format!("{path}.name"), &name.into(), "must be unique"));
         }
         seen.push(name);
+        // Kubernetes keeps the schema of an only version apart from the version, and says so.
+        let place = if alone { "spec.validation".to_owned() } else { format!("{path}.schema") };
         match object::at(version, "schema.openAPIV3Schema") {
-            None => causes.push(Cause::required(format!("{path}.schema.openAPIV3Schema"), "schemas are required")),
+            None => causes.push(Cause::required(format!("{path}.schema.openAPIV3Schema"), "")),
             Some(schema) => match compile(schema) {
-                Ok(root) => structural(&root, &format!("{path}.schema.openAPIV3Schema"), true, &mut causes),
+                Ok(root) => structural(&root, &format!("{place}.openAPIV3Schema"), true, &mut causes),
+                Err(error) if error.what == "rule is not specified" => {
+                    causes.push(Cause::required(format!("{place}.{}", error.path), &error.what));
+                }
                 Err(error) => {
-                    causes.push(Cause::invalid(format!("{path}.schema.{}", error.path), &Value::Null, error.what));
+                    causes.push(Cause::invalid(format!("{place}.{}", error.path), &Value::Null, error.what));
                 }
             },
         }
     }
+    if versions(value).all(|v| !flag(v, "storage")) {
+        causes.push(Cause::invalid("status.storedVersions", &Value::Null, "must have at least one stored version"));
+    }
     if let Some(old) = old {
+        let stored = object::at(old, "status.storedVersions").and_then(Value::as_array);
+        for (index, name) in
+            stored.into_iter().flatten().enumerate().filter(|(_, n)| !seen.contains(&n.as_str().unwrap_or_default()))
+        {
+            let shown = name.as_str().unwrap_or_default();
+            let why = format!(
+                "missing from spec.versions; {shown} was previously a storage version, and must remain in spec.versions until a storage migration ensures no data remains persisted in {shown} and removes {shown} from status.storedVersions"
+            );
+            causes.push(Cause::invalid(format!("status.storedVersions[{index}]"), name, why));
+        }
         for field in ["spec.group", "spec.names.kind", "spec.names.plural", "spec.scope"] {
             if object::at(old, field) != object::at(value, field) {
                 let now = object::at(value, field).cloned().unwrap_or_default();
@@ -231,6 +291,12 @@ fn structural(node: &Node, path: &str, root: bool, causes: &mut Vec<Cause>) {
             continue;
         }
         structural(field, &format!("{path}.properties[{name}]"), false, causes);
+    }
+    if let Some(default) = &node.default {
+        for mut cause in crate::schema::validate(default, node, &Defs::default()) {
+            cause.field = format!("{path}.default");
+            causes.push(cause);
+        }
     }
     if let Some(items) = &node.items {
         structural(items, &format!("{path}.items"), false, causes);

@@ -15,17 +15,22 @@ use crate::kinds::Resource;
 /// The Kubernetes version whose API this is.
 const VERSION: (&str, &str) = ("1", "36");
 const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+/// The same in the order in which kube-apiserver tells them of custom resources.
+const CUSTOM_VERBS: [&str; 8] = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
+
+fn verbs(resource: &Resource) -> &'static [&'static str] {
+    if resource.is_custom() { &CUSTOM_VERBS } else { &VERBS }
+}
 
 /// Answers a path that tells what is there.
 pub(crate) fn answer(core: &Core, route: &Route, accept: &str) -> Result<Response<ApiBody>> {
     let value = match route {
         Route::Health => {
-            let mut response = Response::new(body::whole("ok"));
-            response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));
-            return Ok(response);
+            return Ok(body::plain(StatusCode::OK, "ok"));
         }
         Route::Version => json!({
-            "major": VERSION.0, "minor": VERSION.1,
+            "major": VERSION.0, "minor": VERSION.1, "emulationMajor": VERSION.0, "emulationMinor": VERSION.1,
+            "minCompatibilityMajor": VERSION.0, "minCompatibilityMinor": "35",
             "gitVersion": format!("v{}.{}.0+osb.{}", VERSION.0, VERSION.1, env!("CARGO_PKG_VERSION")),
             "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
             "goVersion": "", "compiler": "rustc", "platform": format!("linux/{}", std::env::consts::ARCH),
@@ -52,10 +57,16 @@ pub(crate) fn answer(core: &Core, route: &Route, accept: &str) -> Result<Respons
             value
         }
         Route::GroupVersion(group, version) => resources(core, group, version),
+        Route::OpenApiV2 if accept.contains("protobuf") => {
+            let mut response = body::json(StatusCode::OK, crate::openapi::v2_protobuf());
+            let kind = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+            response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+            return Ok(response);
+        }
         Route::OpenApiV2 => crate::openapi::v2(),
         Route::OpenApiV3(path) if path.is_empty() => crate::openapi::index(core),
         Route::OpenApiV3(path) => crate::openapi::document(core, path)?,
-        Route::Review(_) | Route::Target(_) => return Err(ApiError::no_such_path()),
+        Route::Review(_) | Route::Target(_) | Route::Watch(_) => return Err(ApiError::no_such_path()),
     };
     Ok(body::value(StatusCode::OK, &value))
 }
@@ -127,6 +138,7 @@ fn sub_verbs(sub: &str) -> &'static [&'static str] {
         "status" => &["get", "patch", "update"],
         "log" => &["get"],
         "exec" | "attach" | "portforward" => &["create", "get"],
+        "scale" => &["get", "patch", "update"],
         "finalize" => &["update"],
         _ => &["create"],
     }
@@ -139,6 +151,7 @@ fn sub_kind(resource: &Resource, sub: &str) -> (String, &'static str, &'static s
         "portforward" => ("PodPortForwardOptions".into(), "", ""),
         "binding" => ("Binding".into(), "", ""),
         "eviction" => ("Eviction".into(), "policy", "v1"),
+        "scale" => ("Scale".into(), "autoscaling", "v1"),
         _ => (resource.kind.clone(), "", ""),
     }
 }
@@ -151,7 +164,7 @@ fn resources(core: &Core, group: &str, version: &str) -> Value {
     for resource in of_version(core, group, version) {
         let mut entry = json!({
             "name": resource.plural, "singularName": resource.singular, "namespaced": resource.namespaced,
-            "kind": resource.kind, "verbs": VERBS,
+            "kind": resource.kind, "verbs": verbs(&resource),
         });
         if !resource.short_names.is_empty() {
             entry["shortNames"] = json!(resource.short_names);
@@ -223,7 +236,7 @@ fn discovered(core: &Core, group: &str, version: &str) -> Value {
     for resource in of_version(core, group, version) {
         let mut entry = json!({
             "resource": resource.plural, "responseKind": kind_of(group, version, &resource.kind),
-            "scope": scope(resource.namespaced), "singularResource": resource.singular, "verbs": VERBS,
+            "scope": scope(resource.namespaced), "singularResource": resource.singular, "verbs": verbs(&resource),
         });
         if !resource.short_names.is_empty() {
             entry["shortNames"] = json!(resource.short_names);

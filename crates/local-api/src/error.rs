@@ -101,6 +101,9 @@ pub struct Details {
     pub retry_after: Option<u32>,
 }
 
+/// Marks the one error that has no `Status`.
+const PAGE_NOT_FOUND: &str = "PageNotFound";
+
 /// What every verb returns.
 pub type Result<T> = std::result::Result<T, ApiError>;
 
@@ -121,6 +124,16 @@ impl ApiError {
     pub fn not_found(group: &str, plural: &str, name: &str) -> Self {
         let message = format!("{} \"{name}\" not found", qualified(group, plural));
         Self::new(404, "NotFound", message).about(group, plural, name)
+    }
+
+    /// 404 for a path outside every group that is served; kube-apiserver answers it in plain text.
+    pub fn page_not_found() -> Self {
+        Self::new(404, PAGE_NOT_FOUND, "404 page not found")
+    }
+
+    /// Whether it is answered in plain text.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.reason == PAGE_NOT_FOUND
     }
 
     /// 404 for a path nobody serves.
@@ -218,7 +231,13 @@ impl ApiError {
                 .details
                 .causes
                 .iter()
-                .map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}))
+                .map(|c| {
+                    let mut cause = json!({"reason": c.reason, "message": c.message});
+                    if !c.field.is_empty() {
+                        cause["field"] = c.field.as_str().into();
+                    }
+                    cause
+                })
                 .collect::<Vec<_>>();
             details.insert("causes".into(), causes.into());
         }
@@ -230,7 +249,8 @@ impl ApiError {
             "message": self.message, "reason": self.reason,
         });
         // Kubernetes sends empty details where the resource itself is not known or not allowed.
-        let unknown = self.reason == "MethodNotAllowed" || self.reason == "NotFound";
+        let unknown = matches!(self.reason, "MethodNotAllowed" | "NotFound" | "PageNotFound")
+            || self.reason == "Invalid" && self.details.kind.is_none();
         if !details.is_empty() || unknown {
             status["details"] = Value::Object(details);
         }

@@ -30,6 +30,8 @@ pub(crate) enum Job {
     Definition(String),
     /// The objects of a definition that is being deleted.
     Cleanup(String),
+    /// Old events.
+    Events,
 }
 
 /// The notes. Each stands there once, so their number is bounded by that of the objects.
@@ -92,6 +94,7 @@ impl Jobs {
                     self.add(Job::Cleanup(change.key.name.to_string()));
                 }
             }
+            crate::events::TABLE if change.old.is_none() => self.add(Job::Events),
             _ => {}
         }
         if change.removed {
@@ -173,6 +176,7 @@ fn run(core: &Core, job: Job) {
         Job::Account(name) => crate::namespaces::account(core, &name),
         Job::Definition(name) => crate::crd::settle(core, &name),
         Job::Cleanup(name) => crate::crd::cleanup(core, &name),
+        Job::Events => crate::events::expire(core),
     }
 }
 

@@ -51,8 +51,16 @@ fn make(core: &Core, plural: &str, namespace: &str, object: Value) {
 
 /// What a new namespace gets.
 pub(crate) fn prepare_create(value: &mut Value) {
-    value["spec"] = json!({"finalizers": ["kubernetes"]});
+    let given = object::at(value, "spec.finalizers").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut finalizers: Vec<Value> = given.into_iter().filter(|f| f != "kubernetes").collect();
+    finalizers.push("kubernetes".into());
+    value["spec"] = json!({"finalizers": finalizers});
     value["status"] = json!({"phase": "Active"});
+    label(value);
+}
+
+/// Every namespace carries its name as a label.
+pub(crate) fn label(value: &mut Value) {
     let name = object::name(value).to_owned();
     let labels = object::meta_mut(value).entry("labels").or_insert_with(|| json!({}));
     labels["kubernetes.io/metadata.name"] = name.into();
@@ -66,9 +74,6 @@ pub(crate) fn keep_finalizers(old: &Value, new: &mut Value) {
         Some(list) => spec.insert("finalizers".into(), list),
         None => spec.shift_remove("finalizers"),
     };
-    let name = object::name(new).to_owned();
-    let labels = object::meta_mut(new).entry("labels").or_insert_with(|| json!({}));
-    labels["kubernetes.io/metadata.name"] = name.into();
 }
 
 /// Kubernetes never lets go of the namespaces that it needs itself.

@@ -17,6 +17,21 @@ pub(crate) fn v2() -> Value {
     })
 }
 
+/// The same in protobuf, the only form of version 2 that kubectl reads. It looks there for kinds that version 3 does not
+/// describe, such as `List`, and skips what it does not find.
+pub(crate) fn v2_protobuf() -> Vec<u8> {
+    let text = |number: u8, text: &str| {
+        let mut field = vec![number << 3 | 2, u8::try_from(text.len()).unwrap_or_default()];
+        field.extend_from_slice(text.as_bytes());
+        field
+    };
+    let info = [text(1, "Kubernetes"), text(2, "v1.36.0")].concat();
+    let mut document = text(1, "2.0");
+    document.extend_from_slice(&[2 << 3 | 2, u8::try_from(info.len()).unwrap_or_default()]);
+    document.extend_from_slice(&info);
+    document
+}
+
 fn path_of(resource: &Resource) -> String {
     if resource.group.is_empty() {
         format!("api/{}", resource.version)

@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::error::{ApiError, Result};
 use crate::kinds::{Builtin, Resource};
 use crate::object;
+use crate::verbs::names;
 
 /// One requirement of a label selector.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +14,8 @@ enum Label {
     NotIn(String, Vec<String>),
     Exists(String),
     Absent(String),
+    Above(String, i64),
+    Below(String, i64),
 }
 
 /// One requirement of a field selector.
@@ -46,6 +49,14 @@ impl Selector {
         self.fields.iter().find(|f| f.equal && f.path == "metadata.name").map(|f| f.value.as_str())
     }
 
+    /// A label and the values of which the objects must have one, when the selector says so.
+    pub fn exact_label(&self) -> Option<(&str, &[String])> {
+        self.labels.iter().find_map(|requirement| match requirement {
+            Label::In(key, values) => Some((key.as_str(), values.as_slice())),
+            _ => None,
+        })
+    }
+
     /// Whether `object` is selected.
     pub fn matches(&self, object: &Value) -> bool {
         let labels = object::meta(object).get("labels").and_then(Value::as_object);
@@ -55,6 +66,8 @@ impl Selector {
             Label::NotIn(key, values) => label(key).is_none_or(|v| values.iter().all(|w| w != v)),
             Label::Exists(key) => label(key).is_some(),
             Label::Absent(key) => label(key).is_none(),
+            Label::Above(key, bound) => label(key).and_then(|v| v.parse::<i64>().ok()).is_some_and(|v| v > *bound),
+            Label::Below(key, bound) => label(key).and_then(|v| v.parse::<i64>().ok()).is_some_and(|v| v < *bound),
         }) && self.fields.iter().all(|field| (field_text(object, &field.path) == field.value) == field.equal)
     }
 }
@@ -79,14 +92,22 @@ fn parse_labels(text: &str) -> Result<Vec<Label>> {
         .filter(|part| !part.is_empty())
         .map(|part| {
             let requirement = parse_label(part).ok_or_else(|| unparsable(text, "malformed requirement"))?;
-            let (Label::In(key, _) | Label::NotIn(key, _) | Label::Exists(key) | Label::Absent(key)) = &requirement;
-            if let Label::In(_, values) | Label::NotIn(_, values) = &requirement
-                && let Some(wrong) = values.iter().find(|v| !crate::verbs::names::is_label_value(v))
-            {
-                return Err(unparsable(text, &format!("invalid label value {wrong:?}")));
+            let (Label::In(key, _)
+            | Label::NotIn(key, _)
+            | Label::Exists(key)
+            | Label::Absent(key)
+            | Label::Above(key, _)
+            | Label::Below(key, _)) = &requirement;
+            if let Some(fault) = names::key_faults(key).into_iter().next() {
+                let why = format!("unable to parse requirement: <nil>: Invalid value: {key:?}: {fault}");
+                return Err(ApiError::bad_request(why));
             }
-            if !crate::verbs::names::is_qualified(key) {
-                return Err(unparsable(text, &format!("invalid label key {key:?}")));
+            if let Label::In(_, values) | Label::NotIn(_, values) = &requirement
+                && let Some((at, wrong)) = values.iter().enumerate().find(|(_, v)| !names::is_label_value(v))
+            {
+                let rule = names::VALUE_RULE;
+                let why = format!("unable to parse requirement: values[{at}][{key}]: Invalid value: {wrong:?}: {rule}");
+                return Err(ApiError::bad_request(why));
             }
             Ok(requirement)
         })
@@ -132,6 +153,12 @@ fn parse_label(part: &str) -> Option<Label> {
     if let Some((key, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
         return Some(Label::In(key.trim().into(), one(value)));
     }
+    if let Some((key, bound)) = part.split_once('>') {
+        return Some(Label::Above(key.trim().into(), bound.trim().parse().ok()?));
+    }
+    if let Some((key, bound)) = part.split_once('<') {
+        return Some(Label::Below(key.trim().into(), bound.trim().parse().ok()?));
+    }
     (!part.contains(char::is_whitespace)).then(|| Label::Exists(part.into()))
 }
 
@@ -148,14 +175,15 @@ fn parse_fields(text: &str, resource: &Resource) -> Result<Vec<Field>> {
                 return Err(ApiError::bad_request(format!("invalid field selector {part:?}: can't understand it")));
             };
             let Some(path) = supported(path.trim(), resource) else {
-                let why = format!("field label not supported: {}", path.trim());
-                return Err(ApiError::bad_request(if resource.is_custom() {
-                    why
-                } else {
-                    format!(
-                        "Unable to find {:?} that match label selector \"\", field selector {text:?}: {why}",
-                        resource.storage_api_version.clone() + ", Resource=" + &resource.plural
-                    )
+                let path = path.trim();
+                return Err(ApiError::bad_request(match resource.builtin {
+                    // Kinds of which only the names can be selected by say so.
+                    Some(Builtin::ConfigMap | Builtin::ServiceAccount | Builtin::Lease | Builtin::Definition) => {
+                        format!(
+                            "{path:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                        )
+                    }
+                    _ => format!("field label not supported: {path}"),
                 }));
             };
             Ok(Field { path: path.into(), value: value.trim().into(), equal })

@@ -134,3 +134,96 @@ async fn nothing_acknowledged_is_lost_by_sigkill() {
         }
     }
 }
+
+fn limits(compact_from: u64) -> local_api::Options {
+    local_api::Options { limits: local_api::Limits { compact_from, ..Default::default() }, ..Default::default() }
+}
+
+#[tokio::test]
+async fn the_log_is_rewritten_when_most_of_it_is_stale() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let log = directory.path().join("objects.log");
+    let (version, largest) = {
+        let api = local_api::Api::open_with(directory.path(), limits(64 << 10)).expect("opened");
+        let maps: Api<ConfigMap> = Api::namespaced(api.client("default"), "default");
+        for name in ["kept", "other"] {
+            maps.create(&PostParams::default(), &config(name, "0")).await.expect("created");
+        }
+        let mut largest = 0;
+        for round in 0..3_000 {
+            let patch = serde_json::json!({"data": {"key": format!("{round}")}});
+            maps.patch("kept", &kube::api::PatchParams::default(), &kube::api::Patch::Merge(&patch))
+                .await
+                .expect("patched");
+            largest = largest.max(std::fs::metadata(&log).expect("the log").len());
+        }
+        // The rewrite is adopted by a later write; there were many.
+        (api.version(), largest)
+    };
+    assert!(largest < 1 << 20, "the log grew to {largest} bytes for two objects");
+    let api = reopened(directory.path()).await;
+    assert!(api.version() >= version, "versions never go back");
+    let maps: Api<ConfigMap> = Api::namespaced(api.client("default"), "default");
+    assert_eq!(maps.get("kept").await.expect("there").data.expect("data")["key"], "2999");
+    maps.get("other").await.expect("what was not written to is there too");
+}
+
+/// A small file system of its own, unmounted when dropped.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn mount() -> Option<Self> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m", "none"])
+            .arg(directory.path())
+            .stderr(Stdio::null())
+            .status();
+        if !mounted.is_ok_and(|s| s.success()) {
+            println!("skipped: a tmpfs cannot be mounted here (it takes root)");
+            return None;
+        }
+        Some(Self(directory))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_writes_and_loses_nothing() {
+    let Some(disk) = Small::mount() else { return };
+    let ballast = disk.0.path().join("ballast");
+    std::fs::write(&ballast, vec![0; 300 << 10]).expect("written");
+    let directory = disk.0.path().join("api");
+    let large = "x".repeat(64 << 10);
+    let mut made = Vec::new();
+    {
+        let client = local_api::Api::open(&directory).expect("opened").client("default");
+        let maps: Api<ConfigMap> = Api::namespaced(client, "default");
+        let refused = loop {
+            let name = format!("c{}", made.len());
+            match maps.create(&PostParams::default(), &config(&name, &large)).await {
+                Ok(_) => made.push(name),
+                Err(error) => break refusal(error),
+            }
+            assert!(made.len() < 100, "the disk never filled");
+        };
+        assert_eq!(refused.0, 507, "{refused:?}");
+        assert!(refused.2.contains("disk is full, nothing was changed"), "{refused:?}");
+        // Reading goes on, and what was refused is not there.
+        assert_eq!(maps.list(&ListParams::default()).await.expect("a list").items.len(), made.len());
+        // Room again: so do writes.
+        std::fs::remove_file(&ballast).expect("removed");
+        maps.create(&PostParams::default(), &config("after", &large)).await.expect("created");
+        made.push("after".into());
+    }
+    let client = reopened(&directory).await.client("default");
+    let maps: Api<ConfigMap> = Api::namespaced(client, "default");
+    for name in made {
+        maps.get(&name).await.expect("what was acknowledged is there");
+    }
+}

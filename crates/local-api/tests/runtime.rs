@@ -55,7 +55,10 @@ async fn a_reflector_by_streaming_list() {
 
 #[tokio::test]
 async fn a_slow_watcher_is_cut_off_and_writers_never_wait() {
-    let options = local_api::Options { limits: local_api::Limits { history: 1_000, queue: 2 }, ..Default::default() };
+    let options = local_api::Options {
+        limits: local_api::Limits { history: 1_000, queue: 2, ..Default::default() },
+        ..Default::default()
+    };
     let client = local_api::Api::in_memory_with(options).client("default");
     let maps: Api<ConfigMap> = Api::namespaced(client, "default");
     let version =
@@ -162,5 +165,104 @@ async fn the_hook_breaks_what_it_wants() {
     match events.next().await {
         Some(Ok(WatchEvent::Error(status))) => assert_eq!(status.code, 410),
         other => panic!("{other:?}"),
+    }
+}
+
+/// A clock that is set by hand.
+struct Hands(parking_lot::Mutex<jiff::Timestamp>);
+
+impl local_api::env::Clock for Hands {
+    fn now(&self) -> jiff::Timestamp {
+        *self.0.lock()
+    }
+}
+
+#[tokio::test]
+async fn events_go_after_an_hour_and_the_oldest_when_there_are_too_many() {
+    let start: jiff::Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
+    let clock = Arc::new(Hands(parking_lot::Mutex::new(start)));
+    let options = local_api::Options {
+        clock: clock.clone(),
+        limits: local_api::Limits { events: 20, ..Default::default() },
+        ..Default::default()
+    };
+    let events: Api<Event> = Api::namespaced(local_api::Api::in_memory_with(options).client("default"), "default");
+    let event = |name: String| -> Event {
+        serde_json::from_value(json!({"metadata": {"name": name}, "involvedObject": {"namespace": "default"}}))
+            .expect("an event")
+    };
+    for index in 0..30 {
+        events.create(&PostParams::default(), &event(format!("e{index:02}"))).await.expect("created");
+    }
+    eventually("removal of the oldest", || async {
+        let names: Vec<String> =
+            events.list(&ListParams::default()).await.expect("a list").iter().map(|e| e.name_any()).collect();
+        (names.len() <= 20 && names.contains(&"e29".into()) && !names.contains(&"e00".into())).then_some(())
+    })
+    .await;
+    *clock.0.lock() = start + jiff::SignedDuration::from_mins(61);
+    events.create(&PostParams::default(), &event("new".into())).await.expect("created");
+    eventually("removal of what is over", || async {
+        let names: Vec<String> =
+            events.list(&ListParams::default()).await.expect("a list").iter().map(|e| e.name_any()).collect();
+        (names == ["new"]).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn lists_by_label_find_what_changed_its_labels() {
+    let client = local_api::Api::in_memory().client("default");
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
+    let labelled = |name: &str, tier: &str| {
+        let mut object = config(name, "1");
+        object.metadata.labels = Some([("tier".to_owned(), tier.to_owned())].into());
+        object
+    };
+    let found = |selector: &'static str| {
+        let maps = maps.clone();
+        async move {
+            let list = maps.list(&ListParams::default().labels(selector)).await.expect("a list");
+            list.iter().map(|o| o.name_any()).collect::<Vec<_>>()
+        }
+    };
+    maps.create(&PostParams::default(), &labelled("b", "web")).await.expect("created");
+    // The index of `tier` begins here.
+    assert_eq!(found("tier=web").await, ["b"]);
+    maps.create(&PostParams::default(), &labelled("a", "web")).await.expect("created");
+    maps.create(&PostParams::default(), &labelled("c", "db")).await.expect("created");
+    assert_eq!(found("tier=web").await, ["a", "b"]);
+    assert_eq!(found("tier in (db, web),tier!=db").await, ["a", "b"]);
+    let moved = json!({"metadata": {"labels": {"tier": "db"}}});
+    maps.patch("a", &PatchParams::default(), &Patch::Merge(&moved)).await.expect("patched");
+    maps.delete("b", &DeleteParams::default()).await.expect("deleted");
+    assert!(found("tier=web").await.is_empty());
+    assert_eq!(found("tier=db").await, ["a", "c"]);
+    let elsewhere: Api<ConfigMap> = Api::namespaced(client, "kube-system");
+    let params = ListParams::default().labels("tier=db");
+    assert!(elsewhere.list(&params).await.expect("a list").items.is_empty(), "the index keeps namespaces apart");
+}
+
+#[tokio::test]
+async fn history_is_bounded_in_bytes() {
+    let limits = local_api::Limits { history_bytes: 64 << 10, ..Default::default() };
+    let client = local_api::Api::in_memory_with(local_api::Options { limits, ..Default::default() }).client("default");
+    let maps: Api<ConfigMap> = Api::namespaced(client, "default");
+    let version =
+        maps.list(&ListParams::default()).await.expect("a list").metadata.resource_version.expect("a version");
+    let large = "x".repeat(20 << 10);
+    let mut newest = String::new();
+    for index in 0..5 {
+        let made = maps.create(&PostParams::default(), &config(&format!("c{index}"), &large)).await.expect("created");
+        newest = made.resource_version().expect("a version");
+    }
+    assert_eq!(refusal(maps.watch(&WatchParams::default(), &version).await.err().expect("too old")).0, 410);
+    let near = (newest.parse::<u64>().expect("a number") - 2).to_string();
+    let mut events = std::pin::pin!(maps.watch(&WatchParams::default(), &near).await.expect("a watch"));
+    for name in ["c3", "c4"] {
+        match tokio::time::timeout(DEADLINE, events.next()).await.expect("in time") {
+            Some(Ok(WatchEvent::Added(object))) => assert_eq!(object.name_any(), name),
+            other => panic!("{other:?}"),
+        }
     }
 }

@@ -52,7 +52,7 @@ async fn answers_are_those_of_kube_apiserver_but_for_what_the_table_lists() -> a
     let real = real().await?;
     let (mut compared, mut differences) = (0, Vec::new());
     for suite in api::suites(&folder, &filter)? {
-        let embedded = Ground { client: local_api::Api::in_memory().client("default"), tag: "here".into() };
+        let embedded = Ground { client: local_api::Api::in_memory().client("default"), tag: "embedded".into() };
         api::prepare(&embedded, &folder).await?;
         let ours = api::run(&embedded, &suite).await?;
         let theirs: BTreeMap<String, Value> = theirs(real.as_ref(), &suite).await?.into_iter().collect();

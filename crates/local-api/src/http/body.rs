@@ -57,9 +57,21 @@ pub(crate) fn value(code: StatusCode, value: &Value) -> Response<ApiBody> {
     json(code, crate::store::encode(value))
 }
 
+/// An answer in plain text.
+pub(crate) fn plain(code: StatusCode, text: impl Into<Bytes>) -> Response<ApiBody> {
+    let mut response = Response::new(whole(text));
+    *response.status_mut() = code;
+    let kind = header::HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
 /// An error as an answer.
 pub(crate) fn error(error: &ApiError) -> Response<ApiBody> {
     let code = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if error.is_plain() {
+        return plain(code, format!("{}\n", error.message));
+    }
     let mut response = value(code, &error.to_status());
     if let Some(seconds) = error.details.retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());

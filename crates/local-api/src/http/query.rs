@@ -33,13 +33,17 @@ impl Query {
     }
 
     pub(crate) fn flag(&self, key: &str) -> bool {
-        matches!(self.get(key), "true" | "1" | "True" | "t")
+        // Kubernetes: whatever is given and is not "false" or "0" is true, also nothing at all.
+        self.0.iter().find(|(k, _)| k == key).is_some_and(|(_, v)| v != "0" && !v.eq_ignore_ascii_case("false"))
     }
 
     pub(crate) fn number<T: std::str::FromStr>(&self, key: &str) -> Result<Option<T>> {
         match self.get(key) {
             "" => Ok(None),
-            text => text.parse().map(Some).map_err(|_| ApiError::bad_request(format!("invalid {key}: {text:?}"))),
+            text => text
+                .parse()
+                .map(Some)
+                .map_err(|_| ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))),
         }
     }
 
@@ -47,24 +51,24 @@ impl Query {
         match self.get("resourceVersion") {
             "" => Ok(None),
             text => text.parse().map(Some).map_err(|_| {
-                let cause =
-                    Cause::invalid("resourceVersion", &text.into(), "strconv.ParseUint: parsing: invalid syntax");
-                ApiError::invalid("meta.k8s.io", "ListOptions", "", vec![cause])
+                ApiError::bad_request(format!(
+                    "invalid resource version: resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+                ))
             }),
         }
     }
 
-    fn dry_run(&self) -> Result<bool> {
-        for word in self.all("dryRun") {
-            if word != "All" {
-                let cause = Cause::unsupported("dryRun", &serde_json::json!([word]), &["All".into()]);
-                return Err(ApiError::invalid("meta.k8s.io", "CreateOptions", "", vec![cause]));
-            }
+    fn dry_run(&self, kind: &str) -> Result<bool> {
+        let words: Vec<&str> = self.all("dryRun").collect();
+        if words.iter().any(|w| *w != "All") {
+            let cause = Cause::unsupported("dryRun", &serde_json::json!(words), &["All".into()]);
+            return Err(ApiError::invalid("meta.k8s.io", kind, "", vec![cause]));
         }
-        Ok(self.all("dryRun").next().is_some())
+        Ok(!words.is_empty())
     }
 
-    pub(crate) fn write(&self, user_agent: &str) -> Result<WriteOptions> {
+    /// The options of a create, an update or a patch; `kind` is what errors call them.
+    pub(crate) fn write(&self, user_agent: &str, kind: &str) -> Result<WriteOptions> {
         let field_validation = match self.get("fieldValidation") {
             "Strict" => FieldValidation::Strict,
             "Ignore" => FieldValidation::Ignore,
@@ -72,7 +76,7 @@ impl Query {
             other => {
                 let supported = ["", "Ignore", "Strict", "Warn"].map(String::from);
                 let cause = Cause::unsupported("fieldValidation", &other.into(), &supported);
-                return Err(ApiError::invalid("meta.k8s.io", "CreateOptions", "", vec![cause]));
+                return Err(ApiError::invalid("meta.k8s.io", kind, "", vec![cause]));
             }
         };
         // Kubernetes: without a name, the first word of the user agent owns what is written.
@@ -82,23 +86,51 @@ impl Query {
         };
         if manager.chars().count() > 128 {
             let cause = Cause::too_long("fieldManager", 128);
-            return Err(ApiError::invalid("meta.k8s.io", "CreateOptions", "", vec![cause]));
+            return Err(ApiError::invalid("meta.k8s.io", kind, "", vec![cause]));
+        }
+        if let Some((at, _)) = manager.char_indices().find(|(_, c)| c.is_control()) {
+            let rule = format!("should only contain printable characters ({at})");
+            let cause = Cause::invalid("fieldManager", &manager.into(), rule);
+            return Err(ApiError::invalid("meta.k8s.io", kind, "", vec![cause]));
         }
         let manager = if manager.is_empty() { "unknown" } else { manager }.to_owned();
-        Ok(WriteOptions { dry_run: self.dry_run()?, field_validation, manager, force: self.flag("force") })
+        let (dry_run, force) = (self.dry_run(kind)?, self.flag("force"));
+        Ok(WriteOptions { dry_run, field_validation, duplicates: Vec::new(), manager, force })
     }
 
     pub(crate) fn list(&self) -> Result<ListOptions> {
         let version_match = self.get("resourceVersionMatch").to_owned();
-        if !version_match.is_empty() && self.get("resourceVersion").is_empty() && !self.flag("watch") {
-            let cause = Cause::forbidden(
-                "resourceVersionMatch",
-                "resourceVersionMatch is forbidden unless resourceVersion is provided",
-            );
-            return Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", vec![cause]));
+        let mut causes = Vec::new();
+        let mut forbid = |field: &str, why: &str| causes.push(Cause::forbidden(field, why));
+        if !version_match.is_empty() {
+            if self.get("resourceVersion").is_empty() {
+                forbid("resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided");
+            }
+            if !self.get("continue").is_empty() {
+                forbid("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided");
+            }
+            if version_match == "Exact" && self.get("resourceVersion") == "0" {
+                let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+                forbid("resourceVersionMatch", why);
+            }
+        }
+        if self.all("sendInitialEvents").next().is_some() {
+            forbid("sendInitialEvents", "sendInitialEvents is forbidden for list");
+        }
+        if !matches!(version_match.as_str(), "" | "Exact" | "NotOlderThan") {
+            let known = ["Exact", "NotOlderThan", ""].map(String::from);
+            causes.push(Cause::unsupported("resourceVersionMatch", &version_match.as_str().into(), &known));
+        }
+        if !causes.is_empty() {
+            return Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", causes));
+        }
+        let _: Option<u64> = self.number("timeoutSeconds")?;
+        if !self.get("continue").is_empty() && !matches!(self.get("resourceVersion"), "" | "0") {
+            return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
         }
         Ok(ListOptions {
-            limit: self.number("limit")?.unwrap_or(0),
+            // Less than nothing is no limit.
+            limit: self.number::<i64>("limit")?.and_then(|n| usize::try_from(n).ok()).unwrap_or(0),
             page: self.get("continue").to_owned(),
             resource_version: self.version()?,
             version_match,
@@ -107,12 +139,25 @@ impl Query {
 
     pub(crate) fn watch(&self) -> Result<WatchOptions> {
         let send_initial = self.flag("sendInitialEvents");
-        if send_initial && self.get("resourceVersionMatch") != "NotOlderThan" {
-            let cause = Cause::forbidden(
-                "resourceVersionMatch",
-                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-            );
-            return Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", vec![cause]));
+        let says_initial = self.all("sendInitialEvents").next().is_some();
+        let version_match = self.get("resourceVersionMatch");
+        let mut causes = Vec::new();
+        if !version_match.is_empty() {
+            if !says_initial {
+                let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+                causes.push(Cause::forbidden("resourceVersionMatch", why));
+            }
+            if version_match != "NotOlderThan" {
+                let known = ["NotOlderThan".into()];
+                causes.push(Cause::unsupported("resourceVersionMatch", &version_match.into(), &known));
+            }
+        }
+        if says_initial && version_match != "NotOlderThan" {
+            let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+            causes.push(Cause::forbidden("resourceVersionMatch", why));
+        }
+        if !causes.is_empty() {
+            return Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", causes));
         }
         Ok(WatchOptions {
             since: self.version()?.filter(|v| *v != 0),
@@ -129,7 +174,7 @@ impl Query {
                 "" => None,
                 word => Some(propagation(word)?),
             },
-            dry_run: self.dry_run()?,
+            dry_run: self.dry_run("DeleteOptions")?,
             ..DeleteOptions::default()
         })
     }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::core::Core;
+use crate::error::{ApiError, Result};
 use crate::kinds::Resource;
 use crate::object;
 use crate::store::{Stored, encode};
@@ -62,6 +63,24 @@ impl Rendering {
         Self::Object
     }
 
+    /// Refuses callers who take nothing that is served. Whoever takes protobuf gets JSON, which its content type says.
+    pub(crate) fn check(accept: &str) -> Result<()> {
+        const SERVED: [&str; 6] = [
+            "application/json",
+            "application/yaml",
+            "application/vnd.kubernetes.protobuf",
+            "application/cbor",
+            "application/*",
+            "*/*",
+        ];
+        let media = |alternative: &str| alternative.split(';').next().unwrap_or_default().trim().to_owned();
+        if accept.is_empty() || accept.split(',').any(|a| SERVED.contains(&media(a).as_str())) {
+            return Ok(());
+        }
+        let why = "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf";
+        Err(ApiError::new(406, "NotAcceptable", why))
+    }
+
     /// Whether events may be sent in the encoding that all watchers share.
     pub(crate) fn is_stored_form(self, resource: &Resource) -> bool {
         self == Self::Object && resource.api_version() == resource.storage_api_version
@@ -83,6 +102,9 @@ impl Rendering {
     /// A collection.
     pub(crate) fn many(self, resource: &Resource, listed: &Listed, core: &Core) -> Bytes {
         let mut meta = json!({"resourceVersion": listed.version.to_string()});
+        if resource.is_custom() && self == Self::Object {
+            meta["continue"] = "".into();
+        }
         if !listed.next.is_empty() {
             meta["continue"] = listed.next.clone().into();
             if let Some(remaining) = listed.remaining {
@@ -99,11 +121,25 @@ impl Rendering {
                     resource.api_version()
                 );
                 out.extend_from_slice(head.as_bytes());
+                // Kubernetes names the type of the items of a built-in list with the list alone.
+                let typed = match resource.builtin {
+                    Some(_) => {
+                        format!("{{\"apiVersion\":\"{}\",\"kind\":\"{}\",", resource.api_version(), resource.kind)
+                    }
+                    None => "\0".to_owned(),
+                };
                 for (index, item) in listed.items.iter().enumerate() {
                     if index > 0 {
                         out.push(b',');
                     }
-                    out.extend_from_slice(&object_json(resource, item));
+                    let object = object_json(resource, item);
+                    match object.strip_prefix(typed.as_bytes()) {
+                        Some(rest) => {
+                            out.push(b'{');
+                            out.extend_from_slice(rest);
+                        }
+                        None => out.extend_from_slice(&object),
+                    }
                 }
                 out.extend_from_slice(b"]}");
                 out.into()

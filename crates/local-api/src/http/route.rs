@@ -27,6 +27,8 @@ pub(crate) enum Route {
     OpenApiV3(String),
     /// A question about the caller itself, by its plural name.
     Review(String),
+    /// A watch by its old path.
+    Watch(Target),
     /// An object, a collection or a subresource.
     Target(Target),
 }
@@ -37,7 +39,7 @@ pub(crate) fn route(core: &Core, path: &str) -> Result<Route> {
     let parts: Vec<&str> = decoded.split('/').filter(|p| !p.is_empty()).collect();
     Ok(match parts.as_slice() {
         [] => Route::Paths,
-        ["healthz" | "livez" | "readyz", ..] => Route::Health,
+        ["healthz" | "livez" | "readyz"] | ["healthz" | "livez" | "readyz", "ping" | "log" | "etcd"] => Route::Health,
         ["version"] => Route::Version,
         ["api"] => Route::CoreVersions,
         ["apis"] => Route::Groups,
@@ -49,10 +51,18 @@ pub(crate) fn route(core: &Core, path: &str) -> Result<Route> {
         ["apis", group @ ("authorization.k8s.io" | "authentication.k8s.io"), "v1", plural] => {
             Route::Review(format!("{plural}.{group}"))
         }
+        ["api", version, "watch", rest @ ..] => Route::Watch(target(core, "", version, rest)?),
+        ["apis", group, version, "watch", rest @ ..] => Route::Watch(target(core, group, version, rest)?),
         ["api", version, rest @ ..] => Route::Target(target(core, "", version, rest)?),
         ["apis", group, version, rest @ ..] => Route::Target(target(core, group, version, rest)?),
-        _ => return Err(ApiError::no_such_path()),
+        _ => return Err(ApiError::page_not_found()),
     })
+}
+
+/// kube-apiserver's own groups answer what they do not have with a `Status`, all else with a page.
+fn nowhere(group: &str) -> ApiError {
+    let own = group.is_empty() || !group.contains('.') || group.ends_with(".k8s.io");
+    if own { ApiError::no_such_path() } else { ApiError::page_not_found() }
 }
 
 fn group_version(core: &Core, group: &str, version: &str) -> Result<Route> {
@@ -60,11 +70,14 @@ fn group_version(core: &Core, group: &str, version: &str) -> Result<Route> {
     if virtual_group || core.registry.serves(group, version) {
         return Ok(Route::GroupVersion(group.into(), version.into()));
     }
-    Err(ApiError::no_such_path())
+    Err(nowhere(group))
 }
 
 fn target(core: &Core, group: &str, version: &str, rest: &[&str]) -> Result<Target> {
-    let find = |plural: &str| core.registry.get(group, version, plural).ok_or_else(ApiError::no_such_path);
+    let find = |plural: &str| {
+        let missing = || if core.registry.serves(group, version) { ApiError::no_such_path() } else { nowhere(group) };
+        core.registry.get(group, version, plural).ok_or_else(missing)
+    };
     let (namespace, plural, name, subresource) = match rest {
         // `/namespaces/{name}/status` and `/finalize` are of the namespace itself.
         ["namespaces", name, sub @ ("status" | "finalize")] if group.is_empty() => {

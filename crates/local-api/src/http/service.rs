@@ -16,12 +16,15 @@ use super::route::{Route, route};
 use crate::core::Core;
 use crate::env::WriteInfo;
 use crate::error::{ApiError, Result};
+use crate::kinds::Builtin;
 use crate::object;
 use crate::selector::Selector;
 use crate::verbs::delete::Deleted;
 use crate::verbs::patch::PatchKind;
 use crate::verbs::watch::Watcher;
-use crate::verbs::{Outcome, Target, create, decode, delete, get, list, patch, update};
+use crate::verbs::{
+    FieldValidation, Outcome, Target, create, decode, delete, duplicates, get, list, patch, scale, update,
+};
 
 /// The API: give it a request, get an answer. Cheap to clone.
 #[derive(Clone)]
@@ -105,7 +108,15 @@ where
     let body = body::collect(payload).await?;
     let call = Call { method: parts.method, headers: parts.headers, query, body };
     match route {
-        Route::Target(target) => on_target(core, &target, &call).await,
+        Route::Target(target) => {
+            let deprecation = target.resource.deprecation.clone();
+            let mut answer = on_target(core, &target, &call).await;
+            if let (Ok(response), Some(text)) = (&mut answer, deprecation) {
+                warn(response, &text);
+            }
+            answer
+        }
+        Route::Watch(target) => watch(core, &target, &call),
         Route::Review(kind) => crate::reviews::answer(&kind, &call.method, || call.value()),
         _ if call.method != Method::GET && call.method != Method::HEAD => Err(ApiError::method_not_allowed()),
         other => crate::discovery::answer(core, &other, call.header(header::ACCEPT)),
@@ -114,7 +125,11 @@ where
 
 async fn on_target(core: &Arc<Core>, target: &Target, call: &Call) -> Result<Response<ApiBody>> {
     let collection = target.name.is_empty();
+    if target.subresource.as_deref() != Some("log") {
+        Rendering::check(call.header(header::ACCEPT))?;
+    }
     match (&call.method, target.subresource.as_deref()) {
+        (&Method::GET, Some("scale")) => Ok(body::value(StatusCode::OK, &scale::get(core, target)?)),
         (&Method::GET, Some("log")) => super::streams::log(core, target, &call.query).await,
         (&Method::GET, None) if collection && call.query.flag("watch") => watch(core, target, call),
         (&Method::GET, None) if collection => many(core, target, call),
@@ -140,9 +155,7 @@ fn watch(core: &Arc<Core>, target: &Target, call: &Call) -> Result<Response<ApiB
     let options = call.query.watch()?;
     let watcher = Watcher::begin(core, target.clone(), selector(target, &call.query)?, call.rendering(), &options)?;
     let mut response = Response::new(body::streaming(watcher.into_stream()));
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json;stream=watch"));
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     Ok(response)
 }
 
@@ -174,8 +187,22 @@ async fn write(core: &Arc<Core>, target: &Target, call: &Call) -> Result<Respons
 }
 
 fn change(core: &Arc<Core>, target: &Target, call: &Call) -> Result<Response<ApiBody>> {
-    let options = || call.query.write(call.user_agent());
+    let kind = match call.method {
+        Method::POST => "CreateOptions",
+        Method::PUT => "UpdateOptions",
+        _ => "PatchOptions",
+    };
+    let options = || {
+        let mut options = call.query.write(call.user_agent(), kind)?;
+        if matches!(call.method, Method::POST | Method::PUT) && options.field_validation != FieldValidation::Ignore {
+            options.duplicates = duplicates::duplicate_fields(&call.body);
+        }
+        Ok::<_, ApiError>(options)
+    };
     let collection = target.name.is_empty();
+    if collection && target.resource.is_custom() && matches!(call.method, Method::PUT | Method::PATCH) {
+        return Err(ApiError::bad_request("name must be provided"));
+    }
     let outcome = match (&call.method, target.subresource.as_deref()) {
         (&Method::POST, None) if collection => {
             if target.resource.namespaced && target.namespace.is_empty() {
@@ -190,11 +217,24 @@ fn change(core: &Arc<Core>, target: &Target, call: &Call) -> Result<Response<Api
         }
         (&Method::PATCH, None | Some("status")) if !collection => {
             let kind = PatchKind::of(call.content_type(), target)?;
+            if kind != PatchKind::Apply && call.query.flag("force") {
+                let cause = crate::error::Cause::forbidden("force", "may not be specified for non-apply patch");
+                return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", vec![cause]));
+            }
             if kind == PatchKind::Apply && call.query.get("fieldManager").is_empty() {
                 let cause = crate::error::Cause::required("fieldManager", "is required for apply patch");
                 return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", vec![cause]));
             }
             patch::patch(core, target, kind, &call.body, &options()?)?
+        }
+        (&Method::PUT, Some("scale")) => {
+            let scaled = scale::put(core, target, &call.value()?, &options()?)?;
+            return Ok(body::value(StatusCode::OK, &scaled));
+        }
+        (&Method::PATCH, Some("scale")) => {
+            let kind = PatchKind::of(call.content_type(), target)?;
+            let scaled = scale::patch(core, target, kind, &call.body, &options()?)?;
+            return Ok(body::value(StatusCode::OK, &scaled));
         }
         (&Method::DELETE, None) => return remove(core, target, call),
         _ => return Err(ApiError::method_not_allowed()),
@@ -206,18 +246,26 @@ fn written(core: &Core, target: &Target, call: &Call, outcome: &Outcome) -> Resp
     let code = if outcome.created { StatusCode::CREATED } else { StatusCode::OK };
     let mut response = body::json(code, call.rendering().one(&target.resource, &outcome.object, core));
     for warning in &outcome.warnings {
-        let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
-        if let Ok(value) = header::HeaderValue::from_str(&format!("299 - \"{text}\"")) {
-            response.headers_mut().append(header::WARNING, value);
-        }
+        warn(&mut response, warning);
     }
     response
+}
+
+fn warn(response: &mut Response<ApiBody>, warning: &str) {
+    let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
+    if let Ok(value) = header::HeaderValue::from_str(&format!("299 - \"{text}\"")) {
+        response.headers_mut().append(header::WARNING, value);
+    }
 }
 
 fn remove(core: &Core, target: &Target, call: &Call) -> Result<Response<ApiBody>> {
     let mut options = call.query.delete()?;
     if !call.body.is_empty() {
-        options = options.read(&call.value()?)?;
+        let value = call.value()?;
+        if !value.is_object() {
+            return Err(ApiError::bad_request("the options of a delete must be an object"));
+        }
+        options = options.read(&value)?;
     }
     if target.name.is_empty() {
         if target.resource.namespaced && target.namespace.is_empty() {
@@ -228,7 +276,8 @@ fn remove(core: &Core, target: &Target, call: &Call) -> Result<Response<ApiBody>
         return Ok(body::json(StatusCode::OK, call.rendering().many(&target.resource, &listed, core)));
     }
     let Deleted { object, gone } = delete::delete(core, target, &options)?;
-    let shows_object = !gone || target.resource.is(crate::kinds::Builtin::Pod);
+    let builtin = target.resource.builtin;
+    let shows_object = !gone || matches!(builtin, Some(Builtin::Pod | Builtin::Service | Builtin::ServiceAccount));
     if shows_object {
         return Ok(body::json(StatusCode::OK, call.rendering().one(&target.resource, &object, core)));
     }
@@ -248,32 +297,46 @@ fn success() -> Response<ApiBody> {
     body::value(StatusCode::CREATED, &status)
 }
 
+/// The name in a body of a subresource must be that of the path.
+fn same_name(target: &Target, body: &Value, kind: &str) -> Result<()> {
+    let name = object::name(body);
+    if name.is_empty() || name == target.name {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(format!("name in URL does not match name in {kind} object")))
+}
+
 fn bind(core: &Core, target: &Target, call: &Call) -> Result<Response<ApiBody>> {
     let binding = call.value()?;
+    same_name(target, &binding, "Binding")?;
     let node = object::str_at(&binding, "target.name").to_owned();
+    let kind = object::str_at(&binding, "target.kind");
+    let mut causes = Vec::new();
+    if !kind.is_empty() && kind != "Node" {
+        causes.push(crate::error::Cause::unsupported("target.kind", &kind.into(), &["Node".into(), "<empty>".into()]));
+    }
     if node.is_empty() {
-        let cause = crate::error::Cause::required("target.name", "");
-        return Err(ApiError::invalid("", "Binding", &target.name, vec![cause]));
+        causes.push(crate::error::Cause::required("target.name", ""));
+    }
+    if !causes.is_empty() {
+        return Err(ApiError::invalid("", "Binding", &target.name, causes));
     }
     let now = core.now();
-    let options = call.query.write(call.user_agent())?;
-    update::modify(core, target, &options, &patch_source(), |old| {
+    let options = call.query.write(call.user_agent(), "CreateOptions")?;
+    update::modify(core, target, &options, &crate::patch::managed::Source::Update, |old| {
         let bound = object::str_at(old, "spec.nodeName");
         if !bound.is_empty() {
             let why = format!("pod {} is already assigned to node {bound:?}", target.name);
             return Err(ApiError::conflict("", "pods/binding", &target.name, &why));
         }
-        Ok(crate::pods::bind(old, &node, &now))
+        Ok(crate::pods::bind(old, &binding, &node, &now))
     })?;
     Ok(success())
 }
 
-fn patch_source() -> crate::patch::managed::Source<'static> {
-    crate::patch::managed::Source::Update
-}
-
 fn evict(core: &Core, target: &Target, call: &Call) -> Result<Response<ApiBody>> {
     let eviction = call.value()?;
+    same_name(target, &eviction, "Eviction")?;
     let mut options = call.query.delete()?;
     if let Some(inner) = eviction.get("deleteOptions") {
         options = options.read(inner)?;

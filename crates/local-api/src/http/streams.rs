@@ -2,6 +2,9 @@
 
 mod channels;
 mod forward;
+mod spdy;
+mod tunnel;
+mod wire;
 
 use std::sync::Arc;
 
@@ -12,7 +15,7 @@ use serde_json::Value;
 use super::body::{self, ApiBody};
 use super::query::Query;
 use crate::core::Core;
-use crate::error::{ApiError, Result};
+use crate::error::{ApiError, Cause, Result};
 use crate::object;
 use crate::pods;
 use crate::streams::{ExecOptions, LogOptions, PodRef, PodStreams, StreamError};
@@ -20,7 +23,10 @@ use crate::verbs::{Target, get};
 
 /// Subprotocols of exec and attach, the best first.
 const EXEC_PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
-const FORWARD_PROTOCOLS: [&str; 1] = ["v4.channel.k8s.io"];
+/// A SPDY session through a WebSocket, and ports on channels.
+const FORWARD_PROTOCOLS: [&str; 2] = ["SPDY/3.1+portforward.k8s.io", "v4.channel.k8s.io"];
+/// What a SPDY session without a WebSocket names.
+const FORWARD_SESSION: &str = "portforward.k8s.io";
 
 fn node(core: &Core) -> Result<Arc<dyn PodStreams>> {
     core.streams.read().clone().ok_or_else(|| ApiError::not_implemented("a node"))
@@ -40,35 +46,33 @@ fn pod(core: &Core, target: &Target) -> Result<(PodRef, Arc<crate::store::Stored
 /// The container that is meant, in kube-apiserver's words when it is not clear.
 fn container(pod: &Value, asked: &str) -> Result<String> {
     let name = object::name(pod);
-    let listed = |paths: &[&str]| -> Vec<&str> {
-        paths
-            .iter()
-            .filter_map(|p| object::at(pod, p)?.as_array())
-            .flatten()
-            .filter_map(|c| c.get("name")?.as_str())
-            .collect()
-    };
     if !asked.is_empty() {
         if pods::container_names(pod).any(|c| c == asked) {
             return Ok(asked.to_owned());
         }
         return Err(ApiError::bad_request(format!("container {asked} is not valid for pod {name}")));
     }
-    let main = listed(&["spec.containers"]);
-    let annotated = pods::default_container(pod);
-    match (main.as_slice(), annotated) {
-        ([only], _) => Ok((*only).to_owned()),
-        (_, Some(container)) => Ok(container.to_owned()),
-        (many, None) => {
-            let inits = listed(&["spec.initContainers"]);
-            let mut message =
-                format!("a container name must be specified for pod {name}, choose one of: [{}]", many.join(" "));
-            if !inits.is_empty() {
-                message.push_str(&format!(" or one of the init containers: [{}]", inits.join(" ")));
-            }
-            Err(ApiError::bad_request(message))
-        }
+    let only = object::at(pod, "spec.containers").and_then(Value::as_array).filter(|l| l.len() == 1);
+    let named = pods::annotated_container(pod).or_else(|| only?.first()?.get("name")?.as_str());
+    let all: Vec<&str> = ["spec.initContainers", "spec.containers"]
+        .into_iter()
+        .filter_map(|path| object::at(pod, path)?.as_array())
+        .flatten()
+        .filter_map(|c| c.get("name")?.as_str())
+        .collect();
+    named.map(Into::into).ok_or_else(|| {
+        let list = all.join(" ");
+        ApiError::bad_request(format!("a container name must be specified for pod {name}, choose one of: [{list}]"))
+    })
+}
+
+/// A pod that no node runs (yet) has no streams.
+fn placed(pod: &Value) -> Result<()> {
+    if object::str_at(pod, "spec.nodeName").is_empty() {
+        let name = object::name(pod);
+        return Err(ApiError::bad_request(format!("pod {name} does not have a host assigned")));
     }
+    Ok(())
 }
 
 fn refused(error: StreamError) -> ApiError {
@@ -84,9 +88,25 @@ fn refused(error: StreamError) -> ApiError {
     }
 }
 
+/// What is wrong with the options of a log.
+fn check_log(name: &str, query: &Query) -> Result<()> {
+    let mut causes = Vec::new();
+    for (field, least) in [("sinceSeconds", 1), ("tailLines", 0), ("limitBytes", 1)] {
+        if let Some(number) = query.number::<i64>(field)?.filter(|n| *n < least) {
+            let rule = if least == 0 { "must be greater than or equal to 0" } else { "must be greater than 0" };
+            causes.push(Cause::invalid(field, &number.into(), rule));
+        }
+    }
+    if !query.get("sinceSeconds").is_empty() && !query.get("sinceTime").is_empty() {
+        causes.push(Cause::forbidden("[]", "at most one of `sinceTime` or `sinceSeconds` may be specified"));
+    }
+    if causes.is_empty() { Ok(()) } else { Err(ApiError::invalid("", "PodLogOptions", name, causes)) }
+}
+
 /// `GET pods/{name}/log`
 pub(crate) async fn log(core: &Arc<Core>, target: &Target, query: &Query) -> Result<Response<ApiBody>> {
     let (reference, stored) = pod(core, target)?;
+    let asked = container(&stored.value, query.get("container"))?;
     let since = query.get("sinceTime");
     let since_time = match since {
         "" => None,
@@ -96,8 +116,14 @@ pub(crate) async fn log(core: &Arc<Core>, target: &Target, query: &Query) -> Res
             Some(u64::try_from(core.clock.now().duration_since(time).as_secs()).unwrap_or(0).max(1))
         }
     };
+    check_log(&target.name, query)?;
+    if object::str_at(&stored.value, "spec.nodeName").is_empty() {
+        let mut nothing = Response::new(body::whole(""));
+        *nothing.status_mut() = StatusCode::NO_CONTENT;
+        return Ok(nothing);
+    }
     let options = LogOptions {
-        container: container(&stored.value, query.get("container"))?,
+        container: asked,
         follow: query.flag("follow"),
         previous: query.flag("previous"),
         timestamps: query.flag("timestamps"),
@@ -121,10 +147,19 @@ pub(crate) async fn open(
     upgrade: Option<OnUpgrade>,
 ) -> Result<Response<ApiBody>> {
     let (reference, stored) = pod(core, target)?;
-    let node = node(core)?;
     if sub == "portforward" {
+        placed(&stored.value)?;
+        let node = node(core)?;
+        if let Some(answer) = spdy_handshake(parts) {
+            tokio::spawn(tunnel::over_connection(upgrade.ok_or_else(no_upgrade)?, node, reference));
+            return Ok(answer);
+        }
         let (answer, protocol) = handshake(parts, &FORWARD_PROTOCOLS)?;
         let upgrade = upgrade.ok_or_else(no_upgrade)?;
+        if protocol == FORWARD_PROTOCOLS[0] {
+            tokio::spawn(tunnel::through_websocket(upgrade, node, reference));
+            return Ok(answer);
+        }
         let ports = query
             .all("ports")
             .flat_map(|p| p.split(','))
@@ -133,7 +168,6 @@ pub(crate) async fn open(
         if ports.is_empty() || ports.len() > forward::MAX_PORTS {
             return Err(ApiError::bad_request("between one and 64 ports must be given"));
         }
-        let _ = protocol;
         tokio::spawn(forward::run(upgrade, node, reference, ports));
         return Ok(answer);
     }
@@ -145,6 +179,8 @@ pub(crate) async fn open(
         stderr: query.flag("stderr") && !query.flag("tty"),
         tty: query.flag("tty"),
     };
+    placed(&stored.value)?;
+    let node = node(core)?;
     if sub == "exec" && options.command.is_empty() {
         return Err(ApiError::bad_request("you must specify at least one command for the container"));
     }
@@ -161,12 +197,29 @@ fn no_upgrade() -> ApiError {
     ApiError::new(501, "NotImplemented", "this connection cannot be upgraded; use the cluster's HTTPS address")
 }
 
+/// Agrees on a SPDY session for port forwarding, where that is asked for without a WebSocket.
+fn spdy_handshake(parts: &http::request::Parts) -> Option<Response<ApiBody>> {
+    const VERSION: header::HeaderName = header::HeaderName::from_static("x-stream-protocol-version");
+    let upgrade = parts.headers.get(header::UPGRADE)?.to_str().ok()?;
+    let mut offered = parts.headers.get_all(&VERSION).iter().filter_map(|v| v.to_str().ok());
+    if !upgrade.eq_ignore_ascii_case("SPDY/3.1") || !offered.any(|v| v == FORWARD_SESSION) {
+        return None;
+    }
+    let mut answer = Response::new(body::whole(""));
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = answer.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("SPDY/3.1"));
+    headers.insert(VERSION, HeaderValue::from_static(FORWARD_SESSION));
+    Some(answer)
+}
+
 /// Agrees on a WebSocket and one of the protocols.
 fn handshake(parts: &http::request::Parts, protocols: &[&'static str]) -> Result<(Response<ApiBody>, &'static str)> {
     let header = |name: header::HeaderName| parts.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if !header(header::UPGRADE).eq_ignore_ascii_case("websocket") {
         return Err(ApiError::bad_request(
-            "Upgrade request required: the embedded cluster streams over WebSocket only, not SPDY",
+            "Upgrade request required: the embedded cluster runs commands over WebSocket, not SPDY",
         ));
     }
     let key = header(header::SEC_WEBSOCKET_KEY);

@@ -112,8 +112,11 @@ pub fn builtins() -> Vec<Resource> {
                     root: Node { reference: Some(row.definition.into()), ..Node::default() },
                     defs: definitions(),
                 },
+                storage_schema: None,
                 columns: Vec::new(),
                 selectable: Vec::new(),
+                scale: None,
+                deprecation: None,
                 builtin: Some(row.builtin),
             }
         })

@@ -87,6 +87,7 @@ fn defaults() -> Vec<(&'static str, &'static str, Value)> {
         ("Probe", "successThreshold", json!(1)),
         ("Probe", "failureThreshold", json!(3)),
         ("GRPCAction", "service", json!("")),
+        ("ResourceFieldSelector", "divisor", json!("0")),
         ("ObjectFieldSelector", "apiVersion", json!("v1")),
         ("ConfigMapVolumeSource", "defaultMode", json!(420)),
         ("SecretVolumeSource", "defaultMode", json!(420)),

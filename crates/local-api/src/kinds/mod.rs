@@ -57,6 +57,17 @@ pub struct Column {
     pub json_path: String,
 }
 
+/// Where the numbers of `/scale` stand in an object; dotted paths, the last may be empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScalePaths {
+    /// Wanted replicas.
+    pub spec: String,
+    /// Counted replicas.
+    pub status: String,
+    /// Selector of the pods, as text.
+    pub selector: String,
+}
+
 /// One served resource in one version.
 #[derive(Debug, Clone)]
 pub struct Resource {
@@ -88,10 +99,16 @@ pub struct Resource {
     pub storage_api_version: String,
     /// Schema of the objects.
     pub schema: Schema,
+    /// Schema of the version in which objects are stored, where that is another.
+    pub storage_schema: Option<Schema>,
     /// Columns of its tables; empty means name and age.
     pub columns: Vec<Column>,
     /// JSON paths that field selectors may name, for custom resources.
     pub selectable: Vec<String>,
+    /// Where `/scale` finds its numbers, when it is served.
+    pub scale: Option<ScalePaths>,
+    /// What answers of a deprecated version warn of.
+    pub deprecation: Option<String>,
     /// Rules in code; `None` for custom resources.
     pub builtin: Option<Builtin>,
 }
@@ -117,6 +134,9 @@ impl Resource {
         let mut list = Vec::new();
         if self.has_status {
             list.push("status");
+        }
+        if self.scale.is_some() {
+            list.push("scale");
         }
         match self.builtin {
             Some(Builtin::Pod) => list.extend(["log", "exec", "attach", "portforward", "binding", "eviction"]),

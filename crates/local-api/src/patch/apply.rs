@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::fieldset::{self, FieldSet};
 use super::managed::{self, Manager, Source};
 use crate::core::Core;
-use crate::error::{ApiError, Result};
+use crate::error::{ApiError, Cause, Result};
 use crate::object;
 use crate::verbs::{Answer, Outcome, Target, WriteOptions, create, decode, update};
 
@@ -23,6 +23,12 @@ pub(crate) fn apply(core: &Core, target: &Target, body: &[u8], options: &WriteOp
             target.name
         )));
     }
+    let text = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    if api_version.is_empty() || kind.is_empty() {
+        return Err(ApiError::bad_request(format!("invalid object type: {api_version}/, Kind={kind}")));
+    }
+    untyped(target, &config)?;
     let warnings = decode::admit(&mut config, target, options)?;
     let meta = object::meta_mut(&mut config);
     meta.insert("name".into(), target.name.clone().into());
@@ -41,10 +47,18 @@ pub(crate) fn apply(core: &Core, target: &Target, body: &[u8], options: &WriteOp
     let source = Source::Apply(&wanted);
     loop {
         if core.store.get(&target.key()).is_none() {
-            if target.subresource.is_some() || !object::meta_str(&config, "resourceVersion").is_empty() {
+            if target.subresource.is_some() {
                 return Err(target.not_found());
             }
-            match create::insert(core, target, config.clone(), options, source) {
+            let uid = object::meta_str(&config, "uid");
+            if !uid.is_empty() {
+                let cause = Cause::invalid("metadata.uid", &uid.into(), "field is immutable");
+                let resource = &target.resource;
+                return Err(ApiError::invalid(&resource.group, &resource.kind, &target.name, vec![cause]));
+            }
+            let mut fresh = config.clone();
+            object::meta_mut(&mut fresh).shift_remove("resourceVersion");
+            match create::insert(core, target, fresh, options, source) {
                 Ok(object) => return Ok(Outcome { object, created: true, warnings }),
                 Err(error) if error.reason == "AlreadyExists" => continue,
                 Err(error) => return Err(error),
@@ -64,6 +78,25 @@ pub(crate) fn apply(core: &Core, target: &Target, body: &[u8], options: &WriteOp
     }
 }
 
+/// Refuses fields that no schema knows and items that are there twice: nobody could own them.
+fn untyped(target: &Target, config: &Value) -> Result<()> {
+    let (root, defs) = managed::schema_of(target);
+    let unknown = crate::schema::unknown_fields(config, &root, &defs).into_iter().next();
+    let fault = match unknown {
+        Some(path) => Some(format!(".{path}: field not declared in schema")),
+        None => fieldset::duplicate(config, Some(&root), &defs, ""),
+    };
+    let Some(fault) = fault else { return Ok(()) };
+    let version = target.resource.api_version();
+    let version = if target.resource.group.is_empty() { format!("/{version}") } else { version };
+    Err(ApiError::bad_request(format!(
+        "failed to create typed patch object ({}/{}; {version}, Kind={}): {fault}",
+        object::namespace(config),
+        target.name,
+        target.resource.kind
+    )))
+}
+
 /// The live object with the configuration laid over it.
 fn merged(target: &Target, live: &Value, config: &Value, wanted: &FieldSet, options: &WriteOptions) -> Result<Value> {
     let (root, defs) = managed::schema_of(target);
@@ -75,7 +108,7 @@ fn merged(target: &Target, live: &Value, config: &Value, wanted: &FieldSet, opti
             && m.subresource == subresource
             && m.api_version == api_version
     };
-    let managers = managed::owners(live);
+    let managers = managed::owners_for_apply(live, target);
     let mut new = live.clone();
     fieldset::merge(&mut new, config, Some(&root), &defs);
     if object::meta_str(config, "resourceVersion").is_empty() {

@@ -97,9 +97,8 @@ impl FieldSet {
     }
 
     fn list(&self, path: &str, found: &mut Vec<String>) {
-        if self.member {
-            found.push(path.to_owned());
-        }
+        // Kubernetes names what is in the set itself before what lies deeper.
+        found.extend(self.children.iter().filter(|(_, c)| c.member).map(|(step, _)| format!("{path}{}", shown(step))));
         for (step, child) in &self.children {
             child.list(&format!("{path}{}", shown(step)), found);
         }
@@ -137,6 +136,31 @@ pub(crate) fn item_step(item: &Value, list: &Node, defs: &Defs) -> Option<String
             }
             serde_json::to_string(&map).ok().map(|text| format!("k:{text}"))
         }
+    }
+}
+
+/// The first item that is twice in a list whose items are told apart, with its path.
+pub(crate) fn duplicate(value: &Value, node: Option<&Node>, defs: &Defs, path: &str) -> Option<String> {
+    if atomic(node) || is_leaf(value, node, defs) {
+        return None;
+    }
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .find_map(|(name, child)| duplicate(child, field(node, defs, name).0, defs, &format!("{path}.{name}"))),
+        Value::Array(list) => {
+            let node = node.map(|n| n.resolve(defs))?;
+            let mut seen = std::collections::BTreeSet::new();
+            list.iter().find_map(|item| {
+                let step = item_step(item, node, defs)?;
+                let here = shown(&step);
+                if !seen.insert(step) {
+                    return Some(format!("{path}: duplicate entries for key {here}"));
+                }
+                duplicate(item, node.item(defs), defs, &format!("{path}{here}"))
+            })
+        }
+        _ => None,
     }
 }
 
@@ -196,21 +220,24 @@ pub(crate) fn of(value: &Value, node: Option<&Node>, defs: &Defs) -> FieldSet {
     set
 }
 
+/// Every point of a value that came or went as one, those above the leaves too.
+fn whole(value: &Value, node: Option<&Node>, defs: &Defs) -> FieldSet {
+    fn mark(set: &mut FieldSet) {
+        set.member = true;
+        set.children.values_mut().for_each(mark);
+    }
+    let mut set = of(value, node, defs);
+    mark(&mut set);
+    set
+}
+
 /// What was set or changed from `old` to `new`, and what was taken away.
 pub(crate) fn diff(old: Option<&Value>, new: Option<&Value>, node: Option<&Node>, defs: &Defs) -> (FieldSet, FieldSet) {
     let none = FieldSet::default;
     match (old, new) {
         (None, None) => (none(), none()),
-        (None, Some(new)) => {
-            let mut set = of(new, node, defs);
-            set.member = true;
-            (set, none())
-        }
-        (Some(old), None) => {
-            let mut set = of(old, node, defs);
-            set.member = true;
-            (none(), set)
-        }
+        (None, Some(new)) => (whole(new, node, defs), none()),
+        (Some(old), None) => (none(), whole(old, node, defs)),
         (Some(old), Some(new)) if old == new => (none(), none()),
         (Some(Value::Object(before)), Some(Value::Object(after)))
             if !atomic(node) && !node.is_some_and(|n| n.resolve(defs).atomic) =>

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::fieldset::{self, FieldSet};
 use crate::core::Core;
 use crate::error::{ApiError, Result};
+use crate::kinds::Builtin;
 use crate::object;
 use crate::schema::{Defs, Node};
 use crate::verbs::{Target, WriteOptions};
@@ -43,10 +44,13 @@ impl Manager {
     }
 
     fn to_value(&self) -> Value {
-        let mut entry = json!({
-            "manager": self.name, "operation": self.operation, "apiVersion": self.api_version, "time": self.time,
-            "fieldsType": "FieldsV1", "fieldsV1": self.fields.to_value(),
-        });
+        let mut entry = json!({"manager": self.name, "operation": self.operation, "apiVersion": self.api_version});
+        // An apply that changed nothing has no time.
+        if !self.time.is_null() {
+            entry["time"] = self.time.clone();
+        }
+        entry["fieldsType"] = "FieldsV1".into();
+        entry["fieldsV1"] = self.fields.to_value();
         if !self.subresource.is_empty() {
             entry["subresource"] = self.subresource.clone().into();
         }
@@ -74,8 +78,29 @@ pub(crate) fn owners(value: &Value) -> Vec<Manager> {
         .collect()
 }
 
-fn set(value: &mut Value, managers: &[Manager]) {
-    let list: Vec<Value> = managers.iter().filter(|m| !m.fields.is_empty()).map(Manager::to_value).collect();
+/// Most managers that are remembered by what they updated; what the oldest own beyond that is owned by one together.
+const UPDATERS: usize = 10;
+/// Who that one is.
+const ANCIENT: &str = "ancient-changes";
+/// Who owns what an object without owners had before it was first applied to.
+const BEFORE_APPLY: &str = "before-first-apply";
+
+fn set(value: &mut Value, mut managers: Vec<Manager>) {
+    managers.retain(|m| !m.fields.is_empty());
+    let order = |m: &Manager| {
+        let time = m.time.as_str().unwrap_or_default().to_owned();
+        (m.operation.clone(), time, m.name.clone(), m.api_version.clone(), m.subresource.clone())
+    };
+    managers.sort_by_key(order);
+    while managers.iter().filter(|m| m.operation == "Update").count() > UPDATERS {
+        let mut updaters = managers.iter().enumerate().filter(|(_, m)| m.operation == "Update").map(|(at, _)| at);
+        let (Some(first), Some(second)) = (updaters.next(), updaters.next()) else { break };
+        let oldest = managers.remove(first);
+        let next = &mut managers[second - 1];
+        next.fields.add(&oldest.fields);
+        next.name = ANCIENT.into();
+    }
+    let list: Vec<Value> = managers.iter().map(Manager::to_value).collect();
     let meta = object::meta_mut(value);
     if list.is_empty() {
         meta.shift_remove("managedFields");
@@ -112,16 +137,19 @@ pub(crate) fn strip(set: &mut FieldSet, target: &Target) {
             set.cut(&["f:metadata", &format!("f:{field}")]);
         }
     }
-    for top in ["f:metadata", "f:spec", "f:status"] {
-        if let Some(child) = set.children.get_mut(top) {
-            child.member = false;
-            if child.is_empty() {
-                set.children.remove(top);
-            }
+    if let Some(child) = set.children.get_mut("f:metadata") {
+        child.member = false;
+        if child.is_empty() {
+            set.children.remove("f:metadata");
         }
     }
+    if target.resource.is(Builtin::Namespace) && target.subresource.is_none() {
+        // The server sets these, whoever writes.
+        set.cut(&["f:spec", "f:finalizers"]);
+    }
     if target.is_status() {
-        set.children.retain(|step, _| step == "f:status");
+        let metadata = !target.resource.is_custom();
+        set.children.retain(|step, _| step == "f:status" || metadata && step == "f:metadata");
     } else if target.resource.has_status {
         set.cut(&["f:status"]);
     }
@@ -135,6 +163,42 @@ pub(crate) fn schema_of(target: &Target) -> (Node, std::sync::Arc<Defs>) {
         root.properties.insert("metadata".into(), crate::crd::metadata_node());
     }
     (root, schema.defs.clone())
+}
+
+/// The owners of a stored object before an apply: one that nobody owns is owned by whoever made it.
+pub(crate) fn owners_for_apply(live: &Value, target: &Target) -> Vec<Manager> {
+    let managers = owners(live);
+    if !managers.is_empty() {
+        return managers;
+    }
+    let (root, defs) = schema_of(target);
+    let (mut fields, _) = fieldset::diff(Some(&blank(target)), Some(live), Some(&root), &defs);
+    let whole = Target { subresource: None, ..target.clone() };
+    strip(&mut fields, &whole);
+    vec![Manager {
+        name: BEFORE_APPLY.into(),
+        operation: "Update".into(),
+        api_version: target.resource.api_version(),
+        subresource: String::new(),
+        time: object::meta(live).get("creationTimestamp").cloned().unwrap_or_default(),
+        fields,
+    }]
+}
+
+/// What Go takes for an object in which nothing is set: the built-in kinds have their parts, empty.
+fn blank(target: &Target) -> Value {
+    if target.resource.is_custom() {
+        return json!({"metadata": {}});
+    }
+    let spec = match target.resource.builtin {
+        Some(Builtin::Pod) => json!({"containers": []}),
+        Some(Builtin::Definition) => json!({"names": {}, "versions": []}),
+        _ => json!({}),
+    };
+    json!({
+        "metadata": {}, "spec": spec, "status": {}, "involvedObject": {}, "source": {}, "reportingComponent": "",
+        "reportingInstance": "", "eventTime": null, "firstTimestamp": null, "lastTimestamp": null,
+    })
 }
 
 /// Brings `new.metadata.managedFields` up to date.
@@ -152,17 +216,34 @@ pub(crate) fn record(
         given.is_some_and(|l| !l.is_empty() && l.iter().all(|e| e.as_object().is_some_and(serde_json::Map::is_empty)));
     let mut managers = match given {
         Some(list) if !list.is_empty() => owners(new),
-        _ => old.map(owners).unwrap_or_default(),
+        _ => match (old, source) {
+            (Some(old), Source::Apply(_)) => owners_for_apply(old, target),
+            (old, _) => old.map(owners).unwrap_or_default(),
+        },
     };
     if reset {
         managers.clear();
     }
+    // Kubernetes: once nobody owns anything, updates own nothing until somebody applies.
+    if matches!(source, Source::Update) && old.is_some() && managers.is_empty() {
+        object::meta_mut(new).shift_remove("managedFields");
+        return Ok(());
+    }
     let (root, defs) = schema_of(target);
     let api_version = target.resource.api_version();
     let subresource = target.subresource.clone().unwrap_or_default();
+    let same = old.is_some_and(|old| object::same_but_managed_fields(old, new));
     let (mut changed, mut removed) = match old {
-        Some(old) if object::same_but_managed_fields(old, new) => Default::default(),
-        old => fieldset::diff(old, Some(new), Some(&root), &defs),
+        Some(_) if same => Default::default(),
+        Some(old) => fieldset::diff(Some(old), Some(new), Some(&root), &defs),
+        None => {
+            // What is in the object and absent here was not taken away.
+            let mut blank = blank(target);
+            if let (Value::Object(blank), Some(new)) = (&mut blank, new.as_object()) {
+                blank.retain(|key, _| new.contains_key(key));
+            }
+            fieldset::diff(Some(&blank), Some(new), Some(&root), &defs)
+        }
     };
     strip(&mut changed, target);
     strip(&mut removed, target);
@@ -184,32 +265,33 @@ pub(crate) fn record(
         Source::Update => {
             let mut fields = managers.iter().find(|m| mine(m)).map(|m| m.fields.clone()).unwrap_or_default();
             fields.subtract(&removed);
-            if changed.is_empty() && removed.is_empty() && managers.iter().all(|m| !m.fields.is_empty()) {
-                set(new, &managers);
-                return Ok(());
-            }
             fields.add(&changed);
             fields
         }
         Source::Apply(fields) => (*fields).clone(),
     };
+    let timed = match source {
+        Source::Update => !changed.is_empty(),
+        Source::Apply(_) => !same,
+    };
     match managers.iter_mut().find(|m| mine(m)) {
         Some(manager) => {
-            if manager.fields != fields || !changed.is_empty() {
+            if timed {
                 manager.time = core.now().into();
             }
             manager.fields = fields;
         }
+        None if matches!(source, Source::Update) && !timed => {}
         None => managers.push(Manager {
             name: options.manager.clone(),
             operation: operation.into(),
             api_version,
             subresource,
-            time: core.now().into(),
+            time: if timed { core.now().into() } else { Value::Null },
             fields,
         }),
     }
-    set(new, &managers);
+    set(new, managers);
     Ok(())
 }
 
@@ -226,6 +308,8 @@ pub(crate) fn owners_changed(old: &Value, new: &Value) -> bool {
 pub(crate) fn conflict(conflicts: &[(Manager, FieldSet)]) -> ApiError {
     let mut causes = Vec::new();
     let mut parts = Vec::new();
+    let mut conflicts: Vec<_> = conflicts.iter().collect();
+    conflicts.sort_by_key(|(manager, _)| manager.shown());
     for (manager, fields) in conflicts {
         let paths = fields.paths();
         parts.push(format!("conflicts with {}:\n- {}", manager.shown(), paths.join("\n- ")));

@@ -7,8 +7,35 @@ use crate::object;
 
 const CONTAINER_LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
 
+/// Fields of a status that are shown although nothing is in them.
+fn status_defaults(status: &mut Value) {
+    for condition in status.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
+        for field in ["lastProbeTime", "lastTransitionTime"] {
+            if let Value::Object(map) = condition {
+                map.entry(field).or_insert(Value::Null);
+            }
+        }
+    }
+    for list in ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"] {
+        for container in status.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            for field in ["state", "lastState"] {
+                if let Value::Object(map) = container {
+                    map.entry(field).or_insert_with(|| json!({}));
+                }
+            }
+        }
+    }
+    let first = status.get("podIPs").and_then(|ips| ips.get(0)?.get("ip").cloned());
+    if let (Some(ip), Value::Object(map)) = (first, status) {
+        map.entry("podIP").or_insert(ip);
+    }
+}
+
 /// Fills in what depends on other fields.
 pub(crate) fn defaults(pod: &mut Value) {
+    if let Some(status) = pod.get_mut("status") {
+        status_defaults(status);
+    }
     let Some(Value::Object(spec)) = pod.get_mut("spec") else { return };
     let host_network = spec.get("hostNetwork").and_then(Value::as_bool).unwrap_or(false);
     for list in CONTAINER_LISTS {
@@ -78,14 +105,6 @@ fn is_latest(image: &str) -> bool {
 
 /// What a new pod gets from the server.
 pub(crate) fn prepare_create(pod: &mut Value) {
-    if let Some(Value::Object(spec)) = pod.get_mut("spec") {
-        if !spec.contains_key("serviceAccountName") {
-            spec.insert("serviceAccountName".into(), "default".into());
-            spec.insert("serviceAccount".into(), "default".into());
-        }
-        spec.entry("preemptionPolicy").or_insert_with(|| "PreemptLowerPriority".into());
-        spec.entry("priority").or_insert_with(|| 0.into());
-    }
     let qos = qos_class(pod);
     pod["status"] = json!({"phase": "Pending", "qosClass": qos});
 }

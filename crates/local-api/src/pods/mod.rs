@@ -1,5 +1,6 @@
 //! What is particular to pods: defaults, rules, graceful deletion.
 
+mod admission;
 mod defaults;
 mod quantity;
 mod validate;
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::object;
 
+pub(crate) use admission::admit;
 pub(crate) use defaults::{defaults, prepare_create};
 pub(crate) use validate::check;
 
@@ -19,7 +21,11 @@ pub(crate) fn grace(pod: &Value, asked: Option<i64>) -> i64 {
         return 0;
     }
     let own = object::at(pod, "spec.terminationGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(30);
-    asked.unwrap_or(own).max(0)
+    // Kubernetes: less than nothing is one second.
+    match asked.unwrap_or(own) {
+        seconds if seconds < 0 => 1,
+        seconds => seconds,
+    }
 }
 
 /// Whether some container asks for an amount that is none.
@@ -34,14 +40,13 @@ pub(crate) fn has_bad_quantity(pod: &Value) -> bool {
         .any(|amount| quantity::parse(amount).is_none())
 }
 
-/// The container that a request means which names none.
-pub(crate) fn default_container(pod: &Value) -> Option<&str> {
+/// The container that a pod's annotation names for requests that name none.
+pub(crate) fn annotated_container(pod: &Value) -> Option<&str> {
     let annotated = object::meta(pod)
         .get("annotations")
         .and_then(|a| a.get("kubectl.kubernetes.io/default-container"))
         .and_then(Value::as_str);
-    let first = || object::at(pod, "spec.containers")?.get(0)?.get("name")?.as_str();
-    annotated.filter(|name| container_names(pod).any(|n| n == *name)).or_else(first)
+    annotated.filter(|name| container_names(pod).any(|n| n == *name))
 }
 
 /// Names of all containers, init containers last.
@@ -54,8 +59,16 @@ pub(crate) fn container_names(pod: &Value) -> impl Iterator<Item = &str> {
 }
 
 /// Binds a pod to a node, as a scheduler does.
-pub(crate) fn bind(pod: &Value, node: &str, now: &str) -> Value {
+pub(crate) fn bind(pod: &Value, binding: &Value, node: &str, now: &str) -> Value {
     let mut pod = pod.clone();
+    for kind in ["annotations", "labels"] {
+        if let Some(Value::Object(more)) = object::meta(binding).get(kind) {
+            let slot = object::meta_mut(&mut pod).entry(kind).or_insert_with(|| json!({}));
+            for (key, value) in more {
+                slot[key] = value.clone();
+            }
+        }
+    }
     object::child_mut(&mut pod, "spec").insert("nodeName".into(), node.into());
     let status = object::child_mut(&mut pod, "status");
     let conditions = status.entry("conditions").or_insert_with(|| json!([]));

@@ -117,7 +117,7 @@ fn kind_of(word: &str) -> Option<Kind> {
 }
 
 fn rules(map: &Map<String, Value>, path: &str, depth: usize) -> Result<Option<Box<Rules>>, SchemaError> {
-    const WORDS: [&str; 17] = [
+    const WORDS: [&str; 18] = [
         "required",
         "enum",
         "minimum",
@@ -135,6 +135,7 @@ fn rules(map: &Map<String, Value>, path: &str, depth: usize) -> Result<Option<Bo
         "anyOf",
         "oneOf",
         "not",
+        "x-kubernetes-validations",
     ];
     if !WORDS.iter().any(|w| map.contains_key(*w)) {
         return Ok(None);
@@ -160,7 +161,18 @@ fn rules(map: &Map<String, Value>, path: &str, depth: usize) -> Result<Option<Bo
         Some(schema) => Some(Box::new(node(schema, &format!("{path}.not"), depth + 1)?)),
         None => None,
     };
+    let entries = map.get("x-kubernetes-validations").and_then(Value::as_array);
+    let cel = entries
+        .into_iter()
+        .flatten()
+        .enumerate()
+        .map(|(index, entry)| {
+            super::expressions::compile(entry)
+                .map_err(|(field, what)| fault(&format!("{path}.x-kubernetes-validations[{index}].{field}"), what))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
     Ok(Some(Box::new(Rules {
+        cel,
         required: map
             .get("required")
             .and_then(Value::as_array)

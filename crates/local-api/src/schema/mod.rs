@@ -3,6 +3,8 @@
 mod check;
 mod compile;
 mod default;
+mod expressions;
+mod formats;
 mod prune;
 mod validate;
 
@@ -14,6 +16,7 @@ use serde_json::Value;
 pub use check::first_type_fault;
 pub use compile::compile;
 pub use default::fill;
+pub use expressions::{check as check_rules, has_rules};
 pub use prune::{prune, unknown_fields};
 pub use validate::validate;
 
@@ -101,6 +104,8 @@ pub struct Rules {
     pub one_of: Vec<Node>,
     /// `not`
     pub not: Option<Box<Node>>,
+    /// `x-kubernetes-validations`
+    pub cel: Vec<expressions::Rule>,
 }
 
 /// One node of a schema.

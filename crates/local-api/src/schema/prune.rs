@@ -37,6 +37,9 @@ fn walk(
                     && OBJECT_FIELDS.contains(&name.as_str())
                     && !node.properties.contains_key(&name)
                 {
+                    if let (false, "metadata", Some(child)) = (whole, name.as_str(), map.get_mut(&name)) {
+                        walk(child, &crate::crd::metadata_node(), defs, false, drop);
+                    }
                     continue;
                 }
                 match node.properties.get(&name).or(node.additional.as_deref()) {
@@ -70,6 +73,10 @@ fn list_unknown(value: &Value, node: &Node, defs: &Defs, whole: bool, path: &str
                     && OBJECT_FIELDS.contains(&name.as_str())
                     && !node.properties.contains_key(name)
                 {
+                    if !whole && name == "metadata" {
+                        let node = crate::crd::metadata_node();
+                        list_unknown(child, &node, defs, false, &join(path, name), found);
+                    }
                     continue;
                 }
                 let here = join(path, name);

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::formats::format_fits;
 use super::{Defs, Kind, ListKind, Node, Rules, join};
 use crate::error::Cause;
 
@@ -19,22 +20,36 @@ fn visit(value: &Value, node: &Node, defs: &Defs, path: &str, causes: &mut Vec<C
     }
     if !type_fits(value, node) {
         causes.push(wrong_type(value, node, path));
+        causes.extend(too_wide(value, node, path));
+        if node.int_or_string {
+            causes.push(whole(&format!("{path:?} must validate at least one schema (anyOf)")));
+            let integer = Node { kind: Kind::Integer, ..Node::default() };
+            causes.push(wrong_type(value, &integer, path));
+        }
         return;
     }
+    causes.extend(too_wide(value, node, path));
     if let Some(rules) = &node.rules {
         apply(value, rules, node, defs, path, causes);
     }
     if let (Value::String(text), Some(format)) = (value, node.format.as_deref())
         && !format_fits(text, format)
     {
-        let detail = format!("{} in body must be of type {format}: {:?}", body_path(path), text);
-        causes.push(Cause::invalid(path, value, detail));
+        let detail = format!("{path} in body must be of type {format}: {text:?}");
+        causes.push(Cause::wrong_type(path, &value.to_string(), detail));
+    }
+    if let (Value::Object(map), true) = (value, node.embedded) {
+        for field in ["apiVersion", "kind"] {
+            if !map.get(field).is_some_and(|v| v.as_str().is_some_and(|t| !t.is_empty())) {
+                causes.push(Cause::required(join(path, field), ""));
+            }
+        }
     }
     match value {
         Value::Object(map) => {
             for (name, child) in map {
                 if let Some(field) = node.properties.get(name).or(node.additional.as_deref()) {
-                    visit(child, field, defs, &join(path, name), causes);
+                    visit(child, field, defs, &dotted(path, name), causes);
                 }
             }
         }
@@ -69,7 +84,7 @@ fn type_word(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
-        Value::Number(n) if n.is_f64() => "number",
+        Value::Number(n) if n.is_f64() => "float64",
         Value::Number(_) => "integer",
         Value::String(_) => "string",
         Value::Array(_) => "array",
@@ -78,20 +93,37 @@ fn type_word(value: &Value) -> &'static str {
 }
 
 fn wrong_type(value: &Value, node: &Node, path: &str) -> Cause {
-    let wanted = if node.int_or_string { "integer,string" } else { node.kind.word() };
     let found = type_word(value);
+    let wanted = match (node.int_or_string, node.format.as_deref()) {
+        (true, _) => "integer,string",
+        // Kubernetes shows the format where the type is right but for a fraction.
+        (false, Some(format)) if node.kind == Kind::Integer && found == "float64" => format,
+        (false, _) => node.kind.word(),
+    };
     // Kubernetes shows the offending type where the value itself may be long.
     let shown = format!("\"{found}\"");
-    Cause::wrong_type(path, &shown, format!("{} in body must be of type {wanted}: \"{found}\"", body_path(path)))
+    Cause::wrong_type(path, &shown, format!("{path} in body must be of type {wanted}: \"{found}\""))
 }
 
-/// Messages name the root by nothing at all.
-fn body_path(path: &str) -> &str {
-    path
+/// A number that is no integer of 32 bits where one is wanted.
+fn too_wide(value: &Value, node: &Node, path: &str) -> Option<Cause> {
+    let number = value.as_f64().filter(|_| value.is_number() && node.format.as_deref() == Some("int32"))?;
+    let fits = number.fract() == 0.0 && (f64::from(i32::MIN)..=f64::from(i32::MAX)).contains(&number);
+    (!fits).then(|| whole(&format!("Checked value must be of type integer with format int32 in {path}")))
+}
+
+/// A path in which keys with dots are not told apart, as in Kubernetes' messages of schemas.
+fn dotted(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+/// A fault that is shown without its field, as those of whole branches are.
+fn whole(detail: &str) -> Cause {
+    Cause::invalid("<nil>", &"".into(), detail)
 }
 
 fn apply(value: &Value, rules: &Rules, node: &Node, defs: &Defs, path: &str, causes: &mut Vec<Cause>) {
-    let body = body_path(path);
+    let body = path;
     if !rules.allowed.is_empty() && !rules.allowed.contains(value) {
         let words = rules.allowed.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), Into::into));
         causes.push(Cause::unsupported(path, value, &words.collect::<Vec<_>>()));
@@ -131,10 +163,12 @@ fn apply(value: &Value, rules: &Rules, node: &Node, defs: &Defs, path: &str, cau
                 let detail = format!("{body} in body should be at least {min} chars long");
                 causes.push(Cause::invalid(path, value, detail));
             }
+            // Kubernetes looks at the pattern where the length is right.
             if let Some(max) = rules.max_length.filter(|m| count > *m) {
                 causes.push(Cause::too_long(path, max));
-            }
-            if let Some(pattern) = rules.pattern.as_ref().filter(|p| !p.is_match(text)) {
+            } else if rules.min_length.is_none_or(|m| count >= m)
+                && let Some(pattern) = rules.pattern.as_ref().filter(|p| !p.is_match(text))
+            {
                 let detail = format!("{body} in body should match '{}'", pattern.as_str());
                 causes.push(Cause::invalid(path, value, detail));
             }
@@ -165,18 +199,32 @@ fn apply(value: &Value, rules: &Rules, node: &Node, defs: &Defs, path: &str, cau
     let holds = |branch: &Node| validate(value, branch, defs).is_empty();
     // An int-or-string node carries `anyOf: [integer, string]` by convention; its type was checked already.
     if !node.int_or_string && !rules.any_of.is_empty() && !rules.any_of.iter().any(holds) {
-        causes.push(Cause::invalid(path, value, format!("{body} in body must validate at least one schema (anyOf)")));
+        causes.push(whole(&format!("{path:?} must validate at least one schema (anyOf)")));
+        causes.extend(best_branch(value, &rules.any_of, defs, path));
     }
-    if !rules.one_of.is_empty() && rules.one_of.iter().filter(|b| holds(b)).count() != 1 {
-        causes.push(Cause::invalid(
-            path,
-            value,
-            format!("{body} in body must validate one and only one schema (oneOf)"),
-        ));
+    if !rules.one_of.is_empty() {
+        let rule = format!("{path:?} must validate one and only one schema (oneOf).");
+        match rules.one_of.iter().filter(|b| holds(b)).count() {
+            0 => {
+                causes.push(whole(&format!("{rule} Found none valid")));
+                causes.extend(best_branch(value, &rules.one_of, defs, path));
+            }
+            1 => {}
+            many => causes.push(whole(&format!("{rule} Found {many} valid alternatives"))),
+        }
     }
     if rules.not.as_deref().is_some_and(holds) {
-        causes.push(Cause::invalid(path, value, format!("{body} in body must not validate the schema (not)")));
+        causes.push(whole(&format!("{path:?} must not validate the schema (not)")));
     }
+}
+
+/// What the first of several alternatives has against a value.
+fn best_branch(value: &Value, branches: &[Node], defs: &Defs, path: &str) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    if let Some(branch) = branches.first() {
+        visit(value, branch, defs, path, &mut causes);
+    }
+    causes
 }
 
 fn too_many(path: &str, count: u64, max: u64) -> Cause {
@@ -201,21 +249,5 @@ fn unique(list: &[Value], kind: &ListKind, path: &str, causes: &mut Vec<Cause>) 
         } else {
             seen.push(id);
         }
-    }
-}
-
-fn format_fits(text: &str, format: &str) -> bool {
-    match format {
-        "date-time" => text.parse::<jiff::Timestamp>().is_ok(),
-        "date" => text.parse::<jiff::civil::Date>().is_ok(),
-        "byte" => {
-            use base64::Engine as _;
-            base64::engine::general_purpose::STANDARD.decode(text).is_ok()
-        }
-        "uuid" => uuid::Uuid::try_parse(text).is_ok(),
-        "ipv4" => text.parse::<std::net::Ipv4Addr>().is_ok(),
-        "ipv6" => text.parse::<std::net::Ipv6Addr>().is_ok(),
-        // Formats that Kubernetes does not know either are notes for readers.
-        _ => true,
     }
 }

@@ -18,8 +18,6 @@ use super::{Key, Stored};
 
 const MAGIC: &[u8; 8] = b"OSBLOG1\n";
 const SYNC_EVERY: Duration = Duration::from_millis(50);
-/// Below this size a log is never rewritten.
-const COMPACT_FROM: u64 = 32 << 20;
 /// No record may claim more: the largest request body is 3 MiB.
 const MAX_RECORD: usize = 64 << 20;
 
@@ -61,6 +59,8 @@ pub(super) struct Log {
     length: u64,
     /// Length after the last rewrite; the next comes when it has grown fourfold.
     base: u64,
+    /// Below this size it is never rewritten.
+    compact_from: u64,
     rewrite: Option<Arc<Mutex<Rewrite>>>,
     /// An append failed and could not be undone: the file's end is unknown.
     broken: bool,
@@ -71,7 +71,11 @@ pub(super) struct Log {
 
 impl Log {
     /// Opens or makes the log and replays it into `apply`.
-    pub(super) fn open(directory: &Path, mut apply: impl FnMut(u64, Key, Option<Value>)) -> Result<Self, OpenError> {
+    pub(super) fn open(
+        directory: &Path,
+        compact_from: u64,
+        mut apply: impl FnMut(u64, Key, Option<Value>),
+    ) -> Result<Self, OpenError> {
         std::fs::create_dir_all(directory).map_err(io_at(directory))?;
         let lock_path = directory.join("lock");
         let lock =
@@ -111,7 +115,7 @@ impl Log {
             .spawn(move || sync_loop(&work))
             .map_err(io_at(directory))?;
         let file = Arc::new(file);
-        Ok(Self { path, file, length, base: length, rewrite: None, broken: false, sync, _lock: lock })
+        Ok(Self { path, file, length, base: length, compact_from, rewrite: None, broken: false, sync, _lock: lock })
     }
 
     /// Appends one record; on failure the file is as before.
@@ -141,7 +145,7 @@ impl Log {
     }
 
     pub(super) fn wants_compaction(&self) -> bool {
-        self.rewrite.is_none() && !self.broken && self.length > COMPACT_FROM && self.length / 4 > self.base
+        self.rewrite.is_none() && !self.broken && self.length > self.compact_from && self.length / 4 > self.base
     }
 
     /// Starts writing `live` to a new file in a thread; writers go on meanwhile.

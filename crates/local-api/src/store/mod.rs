@@ -3,10 +3,12 @@
 //! A write is compare-and-set: the caller computes the new object without the lock and hands it in with the
 //! version it started from. Under the lock only the check, the log record and the fan-out happen.
 
+mod history;
+mod labels;
 mod log;
 mod watch;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -55,6 +57,13 @@ pub struct Stored {
 impl Stored {
     fn new(value: Value, rv: u64) -> Self {
         Self { value, rv, json: OnceLock::new() }
+    }
+
+    /// One version out of its encoded form; nothing when that is none.
+    fn decode(rv: u64, json: Bytes) -> Option<Self> {
+        let stored = Self::new(serde_json::from_slice(&json).ok()?, rv);
+        let _ = stored.json.set(json);
+        Some(stored)
     }
 
     /// An object that is shown but not kept, as a dry run's.
@@ -135,24 +144,40 @@ fn is_full(error: &std::io::Error) -> bool {
 pub struct Limits {
     /// Changes kept a table, for watches that start in the past.
     pub history: usize,
+    /// Bytes of JSON that these may hold together.
+    pub history_bytes: usize,
     /// Changes queued a watcher before it is ended with 410.
     pub queue: usize,
+    /// Bytes of JSON that these may hold together.
+    pub queue_bytes: usize,
+    /// Events kept; the oldest go first, and each an hour after it was last seen.
+    pub events: usize,
+    /// Bytes from which on the log of a durable store is rewritten when most of it is stale.
+    pub compact_from: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { history: 2_048, queue: 4_096 }
+        Self {
+            history: 2_048,
+            history_bytes: 8 << 20,
+            queue: 4_096,
+            queue_bytes: 32 << 20,
+            events: 5_000,
+            compact_from: 32 << 20,
+        }
     }
 }
 
-type Entries = BTreeMap<(Arc<str>, Arc<str>), Arc<Stored>>;
+/// Namespace and name.
+type Slot = (Arc<str>, Arc<str>);
+type Entries = BTreeMap<Slot, Arc<Stored>>;
 
 #[derive(Default)]
 pub(crate) struct Rows {
     pub(crate) objects: Entries,
-    history: VecDeque<Arc<Change>>,
-    /// Version below which history has been forgotten.
-    floor: u64,
+    labels: labels::Labels,
+    history: history::History,
     watchers: watch::Watchers,
 }
 
@@ -173,6 +198,11 @@ impl State {
     /// The newest version of anything.
     pub fn version(&self) -> u64 {
         self.rv
+    }
+
+    /// How much is remembered and queued.
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// One object.
@@ -196,6 +226,27 @@ impl State {
                 )
             }
         }
+    }
+
+    /// How many objects a table holds.
+    pub fn count(&self, table: &str) -> usize {
+        self.tables.get(table).map_or(0, |rows| rows.objects.len())
+    }
+
+    /// The objects of a table that have one of these values under a label, in the order of namespace and name;
+    /// nothing when they can only be found by looking at all.
+    pub fn labelled(
+        &mut self,
+        table: &str,
+        namespace: Option<&str>,
+        key: &str,
+        values: &[String],
+    ) -> Option<Vec<Arc<Stored>>> {
+        let Some(rows) = self.tables.get_mut(table) else { return Some(Vec::new()) };
+        let Rows { objects, labels, .. } = rows;
+        labels
+            .prepare(key, objects)
+            .then(|| labels.find(key, values, namespace).filter_map(|slot| objects.get(slot).cloned()).collect())
     }
 
     /// Tables that hold something.
@@ -237,7 +288,9 @@ impl State {
 
     fn rows(&mut self, table: &Table) -> &mut Rows {
         let start = self.start;
-        self.tables.entry(table.clone()).or_insert_with(|| Rows { floor: start, ..Rows::default() })
+        self.tables
+            .entry(table.clone())
+            .or_insert_with(|| Rows { history: history::History::starting_at(start), ..Rows::default() })
     }
 }
 
@@ -259,7 +312,7 @@ impl Store {
     /// A store in `directory`, which is made when missing and locked against other processes.
     pub fn open(directory: &Path, limits: Limits) -> Result<Self, OpenError> {
         let mut state = State { limits, ..State::default() };
-        let log = log::Log::open(directory, |rv, key, value| {
+        let log = log::Log::open(directory, limits.compact_from, |rv, key, value| {
             state.rv = state.rv.max(rv);
             let slot = (key.namespace.clone(), key.name.clone());
             match value {
@@ -285,7 +338,7 @@ impl Store {
             state.index(key, None, Some(stored));
         }
         for rows in state.tables.values_mut() {
-            rows.floor = state.start;
+            rows.history = history::History::starting_at(state.start);
         }
         state.log = Some(log);
         Ok(Self { state: Mutex::new(state), observer: OnceLock::new() })
@@ -352,19 +405,15 @@ impl Store {
         let limits = state.limits;
         let rows = state.rows(&key.table);
         let slot = (key.namespace.clone(), key.name.clone());
+        rows.labels.change(&slot, old.as_ref(), (!removed).then_some(&new));
         if removed {
             rows.objects.remove(&slot);
         } else {
             rows.objects.insert(slot, new.clone());
         }
         let change = Arc::new(Change::new(key.clone(), rv, old, new.clone(), removed));
-        if rows.history.len() >= limits.history
-            && let Some(gone) = rows.history.pop_front()
-        {
-            rows.floor = gone.rv;
-        }
-        rows.history.push_back(change.clone());
-        rows.watchers.publish(&change);
+        rows.history.push(&change, &limits);
+        rows.watchers.publish(&change, limits.queue_bytes);
         if let Some(observer) = self.observer.get() {
             observer(&change);
         }
@@ -377,15 +426,18 @@ impl Store {
         let mut state = self.state.lock();
         let (now, queue) = (state.rv, state.limits.queue);
         let rows = state.rows(table);
-        let mut backlog = VecDeque::new();
+        let mut backlog = history::Backlog::nothing();
         if let Some(since) = since {
-            if since < rows.floor {
-                return Err(ApiError::expired(format!("too old resource version: {since} ({})", rows.floor)));
+            let floor = rows.history.floor();
+            if since < floor {
+                return Err(ApiError::expired(format!("too old resource version: {since} ({floor})")));
             }
-            let from = rows.history.partition_point(|c| c.rv <= since);
-            backlog.extend(rows.history.range(from..).filter(|c| scope.covers(&c.key)).cloned());
+            backlog = rows.history.after(since, &scope);
         }
-        Ok((rows.watchers.subscribe(scope, backlog, queue), now))
+        let mut feed = rows.watchers.subscribe(scope, queue);
+        drop(state);
+        feed.begin_with(backlog.decode());
+        Ok((feed, now))
     }
 
     /// The objects of a table and a watch that starts exactly after them.
@@ -394,7 +446,7 @@ impl Store {
         let (now, queue) = (state.rv, state.limits.queue);
         let namespace = scope.namespace();
         let objects = state.scan(table, namespace.as_deref()).cloned().collect();
-        let feed = state.rows(table).watchers.subscribe(scope, VecDeque::new(), queue);
+        let feed = state.rows(table).watchers.subscribe(scope, queue);
         (objects, feed, now)
     }
 

@@ -1,7 +1,7 @@
 //! Fan-out of changes to watchers: a bounded queue each, indexed by what they watch.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
@@ -101,6 +101,8 @@ impl Scope {
 struct Subscriber {
     queue: mpsc::Sender<Arc<Change>>,
     lagged: Arc<AtomicBool>,
+    /// Bytes of JSON that wait in the queue.
+    waiting: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
@@ -109,32 +111,39 @@ pub(super) struct Watchers {
 }
 
 impl Watchers {
-    pub(super) fn subscribe(&mut self, scope: Scope, backlog: VecDeque<Arc<Change>>, queue: usize) -> Feed {
+    pub(super) fn subscribe(&mut self, scope: Scope, queue: usize) -> Feed {
         let (sender, receiver) = mpsc::channel(queue.max(1));
         let lagged = Arc::new(AtomicBool::new(false));
+        let waiting = Arc::new(AtomicUsize::new(0));
         // Watches that ended are swept here and on publish, so a table nobody writes to does not pile them up.
         self.by_scope.retain(|_, list| {
             list.retain(|s| !s.queue.is_closed());
             !list.is_empty()
         });
-        self.by_scope.entry(scope).or_default().push(Subscriber { queue: sender, lagged: lagged.clone() });
-        Feed { backlog, queue: receiver, lagged }
+        let subscriber = Subscriber { queue: sender, lagged: lagged.clone(), waiting: waiting.clone() };
+        self.by_scope.entry(scope).or_default().push(subscriber);
+        Feed { backlog: VecDeque::new(), queue: receiver, lagged, waiting }
     }
 
     /// Never waits: a watcher whose queue is full is cut off and finds out when it has read what it had.
-    pub(super) fn publish(&mut self, change: &Arc<Change>) {
+    pub(super) fn publish(&mut self, change: &Arc<Change>, most: usize) {
         let key = &change.key;
+        let weight = change.new.json().len();
         let scopes =
             [Scope::All, Scope::Namespace(key.namespace.clone()), Scope::One(key.namespace.clone(), key.name.clone())];
         for scope in scopes {
             let Some(list) = self.by_scope.get_mut(&scope) else { continue };
-            list.retain(|subscriber| match subscriber.queue.try_send(change.clone()) {
-                Ok(()) => true,
-                Err(mpsc::error::TrySendError::Full(_)) => {
-                    subscriber.lagged.store(true, Ordering::Release);
-                    false
+            list.retain(|subscriber| {
+                let waiting = subscriber.waiting.fetch_add(weight, Ordering::AcqRel);
+                // One change always fits, however large it is.
+                let full = waiting > 0 && waiting + weight > most;
+                match if full { Err(true) } else { subscriber.queue.try_send(change.clone()).map_err(is_full) } {
+                    Ok(()) => true,
+                    Err(full) => {
+                        subscriber.lagged.fetch_or(full, Ordering::AcqRel);
+                        false
+                    }
                 }
-                Err(mpsc::error::TrySendError::Closed(_)) => false,
             });
             if list.is_empty() {
                 self.by_scope.remove(&scope);
@@ -147,20 +156,36 @@ impl Watchers {
     }
 }
 
+fn is_full(error: mpsc::error::TrySendError<Arc<Change>>) -> bool {
+    matches!(error, mpsc::error::TrySendError::Full(_))
+}
+
 /// A watcher's end of the queue.
 #[derive(Debug)]
 pub struct Feed {
     backlog: VecDeque<Arc<Change>>,
     queue: mpsc::Receiver<Arc<Change>>,
     lagged: Arc<AtomicBool>,
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Feed {
+    /// Puts what happened before the feed began in front of it.
+    pub(super) fn begin_with(&mut self, backlog: VecDeque<Arc<Change>>) {
+        self.backlog = backlog;
+    }
+
     /// The next change; `None` when the feed has ended.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Arc<Change>>> {
         match self.backlog.pop_front() {
             Some(change) => Poll::Ready(Some(change)),
-            None => self.queue.poll_recv(cx),
+            None => {
+                let polled = self.queue.poll_recv(cx);
+                if let Poll::Ready(Some(change)) = &polled {
+                    self.waiting.fetch_sub(change.new.json().len(), Ordering::AcqRel);
+                }
+                polled
+            }
         }
     }
 

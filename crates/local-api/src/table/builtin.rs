@@ -22,11 +22,11 @@ pub(super) fn columns(kind: Builtin) -> Vec<Column> {
             text("Readiness Gates", 1, "Conditions that readiness waits for."),
         ],
         Builtin::Namespace => vec![text("Status", 0, "The status of the namespace"), age_column()],
-        Builtin::ConfigMap => vec![number("Data", "Number of entries."), age_column()],
+        Builtin::ConfigMap => vec![text("Data", 0, "Number of entries."), age_column()],
         Builtin::Secret => {
             vec![text("Type", 0, "Kind of the secret's data."), number("Data", "Number of entries."), age_column()]
         }
-        Builtin::ServiceAccount => vec![number("Secrets", "Number of secrets."), age_column()],
+        Builtin::ServiceAccount => vec![age_column()],
         Builtin::Node => vec![
             text("Status", 0, "The status of the node"),
             text("Roles", 0, "The roles of the node"),
@@ -94,7 +94,7 @@ pub(super) fn cells(kind: Builtin, value: &Value, now: Timestamp) -> Vec<Value> 
         Builtin::Namespace => vec![json!(name), json!(text("status.phase")), json!(age)],
         Builtin::ConfigMap => vec![json!(name), json!(count("data") + count("binaryData")), json!(age)],
         Builtin::Secret => vec![json!(name), json!(text("type")), json!(count("data")), json!(age)],
-        Builtin::ServiceAccount => vec![json!(name), json!(count("secrets")), json!(age)],
+        Builtin::ServiceAccount => vec![json!(name), json!(age)],
         Builtin::Node => node_cells(value, name, age),
         Builtin::Service => service_cells(value, name, age),
         Builtin::Lease => vec![json!(name), json!(text("spec.holderIdentity")), json!(age)],

@@ -31,8 +31,15 @@ pub(crate) fn insert(
         let mut value = value.clone();
         prepare::for_create(core, target, &mut value)?;
         namespace_is_open(&core.store.state(), target, &value)?;
-        prepare::check(target, None, &value)?;
         crate::patch::managed::record(core, target, None, &mut value, options, &source)?;
+        // What admission adds is owned by nobody.
+        if resource.is(crate::kinds::Builtin::Pod) {
+            crate::pods::admit(core, target, &mut value)?;
+        }
+        if resource.is(crate::kinds::Builtin::Service) {
+            prepare::admit_service(&mut value);
+        }
+        prepare::check(target, None, &value)?;
         let mut key = target.key();
         key.name = object::name(&value).into();
         if options.dry_run {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{FieldValidation, Target, WriteOptions};
-use crate::error::{ApiError, Result};
+use crate::error::{ApiError, Cause, Result};
 use crate::object;
 use crate::schema;
 
@@ -47,6 +47,11 @@ pub(crate) fn admit(value: &mut Value, target: &Target, options: &WriteOptions) 
                 return Err(ApiError::bad_request(format!(
                     "the API version in the data ({given}) does not match the expected API version ({want})"
                 )));
+            }
+            Some(Value::String(given)) if resource.is_custom() => {
+                let name = map.get("metadata").and_then(|m| m.get("name")?.as_str()).unwrap_or_default().to_owned();
+                let cause = Cause::invalid("kind", &given.as_str().into(), format!("must be {}", resource.kind));
+                return Err(ApiError::invalid(&resource.group, given, &name, vec![cause]));
             }
             Some(Value::String(given)) => {
                 return Err(ApiError::bad_request(format!(
@@ -110,8 +115,19 @@ pub(crate) fn admit(value: &mut Value, target: &Target, options: &WriteOptions) 
             unknown.extend(inner.into_iter().map(|path| schema::join("metadata", &path)));
         }
     }
-    if options.field_validation == FieldValidation::Strict && !unknown.is_empty() {
-        let list = unknown.iter().map(|path| format!("unknown field {path:?}")).collect::<Vec<_>>().join(", ");
+    // Fields of the metadata come first, as everywhere in Kubernetes.
+    if resource.is_custom() {
+        unknown.sort();
+    }
+    unknown.sort_by_key(|path| !path.starts_with("metadata."));
+    let faults: Vec<String> = options
+        .duplicates
+        .iter()
+        .map(|path| format!("duplicate field {path:?}"))
+        .chain(unknown.iter().map(|path| format!("unknown field {path:?}")))
+        .collect();
+    if options.field_validation == FieldValidation::Strict && !faults.is_empty() {
+        let list = faults.join(", ");
         return Err(ApiError::bad_request(format!(
             "{} in version {:?} cannot be handled as a {}: strict decoding error: {list}",
             resource.kind, resource.version, resource.kind
@@ -128,7 +144,7 @@ pub(crate) fn admit(value: &mut Value, target: &Target, options: &WriteOptions) 
     object::meta_mut(value)
         .retain(|_, v| !matches!(v, Value::Object(m) if m.is_empty()) && !matches!(v, Value::Array(l) if l.is_empty()));
     crate::events::to_storage(value, resource);
-    Ok(unknown.into_iter().map(|path| format!("unknown field {path:?}")).collect())
+    Ok(faults)
 }
 
 /// `null` in a built-in kind is absence.

@@ -42,11 +42,16 @@ impl DeleteOptions {
     /// Reads the body, over what the query said.
     pub(crate) fn read(mut self, body: &Value) -> Result<Self> {
         if let Some(grace) = body.get("gracePeriodSeconds").filter(|g| !g.is_null()) {
-            let grace = grace.as_i64().filter(|g| *g >= 0);
+            let grace = grace.as_i64();
             self.grace =
                 Some(grace.ok_or_else(|| ApiError::bad_request("gracePeriodSeconds must be a number of seconds"))?);
         }
         if let Some(word) = body.get("propagationPolicy").and_then(Value::as_str) {
+            if body.get("orphanDependents").is_some_and(|o| !o.is_null()) {
+                let why = "orphanDependents and deletionPropagation cannot be both set";
+                let cause = crate::error::Cause::invalid("propagationPolicy", &word.into(), why);
+                return Err(ApiError::invalid("meta.k8s.io", "DeleteOptions", "", vec![cause]));
+            }
             self.propagation = Some(propagation(word)?);
         } else if let Some(orphan) = body.get("orphanDependents").and_then(Value::as_bool) {
             self.propagation = Some(if orphan { Propagation::Orphan } else { Propagation::Background });
@@ -66,7 +71,7 @@ pub(crate) fn propagation(word: &str) -> Result<Propagation> {
         "Foreground" => Ok(Propagation::Foreground),
         "Orphan" => Ok(Propagation::Orphan),
         other => {
-            let supported = ["Background", "Foreground", "Orphan"].map(String::from);
+            let supported = ["Foreground", "Background", "Orphan", "nil"].map(String::from);
             let cause = crate::error::Cause::unsupported("propagationPolicy", &other.into(), &supported);
             Err(ApiError::invalid("meta.k8s.io", "DeleteOptions", "", vec![cause]))
         }
@@ -93,6 +98,10 @@ pub(crate) fn delete(core: &Core, target: &Target, options: &DeleteOptions) -> R
         let gone = is_deleted_by(&new);
         if !gone && new == old.value {
             return Ok(Deleted { object: old, gone });
+        }
+        // What goes at once goes as it was; only pods are told how they end.
+        if gone && !target.resource.is(Builtin::Pod) && !object::is_terminating(&old.value) {
+            new = old.value.clone();
         }
         if options.dry_run {
             return Ok(Deleted { object: Arc::new(Stored::unsaved(new)), gone });

@@ -38,7 +38,7 @@ pub(crate) struct Pages(Mutex<PagesInner>);
 #[derive(Default)]
 struct PagesInner {
     counter: u64,
-    open: VecDeque<(u64, u64, Vec<Arc<Stored>>)>,
+    open: VecDeque<(u64, u64, Arc<[Arc<Stored>]>)>,
 }
 
 /// Begun lists remembered at once.
@@ -46,59 +46,73 @@ const OPEN_LISTS: usize = 64;
 
 /// Objects of a collection that a selector takes.
 pub(crate) fn list(core: &Core, target: &Target, selector: &Selector, options: &ListOptions) -> Result<Listed> {
-    let (version, items) = if options.page.is_empty() {
-        let state = core.store.state();
-        let version = state.version();
-        if let Some(wanted) = options.resource_version.filter(|v| *v > version) {
-            let mut error =
-                ApiError::new(504, "Timeout", format!("Too large resource version: {wanted}, current: {version}"));
-            error.details.retry_after = Some(1);
-            error.details.causes.push(crate::error::Cause {
-                reason: "ResourceVersionTooLarge",
-                message: "Too large resource version".into(),
-                field: String::new(),
-            });
-            return Err(error);
-        }
-        if options.version_match == "Exact" && options.resource_version != Some(version) {
-            return Err(ApiError::expired("The resourceVersion for the provided list is too old."));
-        }
-        let items: Vec<_> = candidates(&state, target, selector);
-        drop(state);
-        (version, items)
+    let (id, version, from, items) = if options.page.is_empty() {
+        let (version, items) = begin(core, target, selector, options)?;
+        (0, version, 0, items)
     } else {
-        let token = decode_token(&options.page)?;
+        let (id, from) = decode_token(&options.page)?;
         let mut pages = core.pages.0.lock();
-        let at = pages.open.iter().position(|(id, _, _)| *id == token);
-        let Some((_, version, items)) = at.and_then(|at| pages.open.remove(at)) else {
+        let at = pages.open.iter().position(|(open, _, _)| *open == id);
+        let Some(entry) = at.and_then(|at| pages.open.remove(at)) else {
             return Err(ApiError::expired(
                 "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.",
             ));
         };
-        (version, items)
+        // The list that was asked for last is forgotten last.
+        pages.open.push_back(entry.clone());
+        (id, entry.1, from, entry.2)
     };
-    let mut items: Vec<_> = if options.page.is_empty() {
-        items.into_iter().filter(|o| selector.matches(&o.value)).collect()
-    } else {
-        items
-    };
-    if options.limit == 0 || items.len() <= options.limit {
-        return Ok(Listed { items, version, next: String::new(), remaining: None });
+    let rest = items.get(from..).unwrap_or_default();
+    if options.limit == 0 || rest.len() <= options.limit {
+        return Ok(Listed { items: rest.to_vec(), version, next: String::new(), remaining: None });
     }
-    let rest = items.split_off(options.limit);
-    let remaining = rest.len();
+    let page = rest[..options.limit].to_vec();
+    let remaining = selector.is_empty().then_some(rest.len() - options.limit);
+    let id = if id == 0 { open(core, version, items) } else { id };
+    Ok(Listed { items: page, version, next: encode_token(id, from + options.limit), remaining })
+}
+
+/// Everything that a list is to give, and the version at which it is so.
+fn begin(
+    core: &Core,
+    target: &Target,
+    selector: &Selector,
+    options: &ListOptions,
+) -> Result<(u64, Arc<[Arc<Stored>]>)> {
+    let mut state = core.store.state();
+    let version = state.version();
+    if let Some(wanted) = options.resource_version.filter(|v| *v > version) {
+        let why = format!("Timeout: Too large resource version: {wanted}, current: {version}");
+        let mut error = ApiError::new(504, "Timeout", why);
+        error.details.retry_after = Some(1);
+        error.details.causes.push(crate::error::Cause {
+            reason: "ResourceVersionTooLarge",
+            message: "Too large resource version".into(),
+            field: String::new(),
+        });
+        return Err(error);
+    }
+    if options.version_match == "Exact" && options.resource_version != Some(version) {
+        return Err(ApiError::expired("The resourceVersion for the provided list is too old."));
+    }
+    let items = candidates(&mut state, target, selector);
+    drop(state);
+    Ok((version, items.into_iter().filter(|o| selector.matches(&o.value)).collect()))
+}
+
+/// Remembers a list that goes on.
+fn open(core: &Core, version: u64, items: Arc<[Arc<Stored>]>) -> u64 {
     let mut pages = core.pages.0.lock();
     pages.counter += 1;
     let id = pages.counter;
-    pages.open.push_back((id, version, rest));
+    pages.open.push_back((id, version, items));
     if pages.open.len() > OPEN_LISTS {
         pages.open.pop_front();
     }
-    let remaining = selector.is_empty().then_some(remaining);
-    Ok(Listed { items, version, next: encode_token(id), remaining })
+    id
 }
 
-fn candidates(state: &crate::store::State, target: &Target, selector: &Selector) -> Vec<Arc<Stored>> {
+fn candidates(state: &mut crate::store::State, target: &Target, selector: &Selector) -> Vec<Arc<Stored>> {
     let namespace = (target.resource.namespaced && !target.namespace.is_empty()).then_some(target.namespace.as_str());
     if let Some(name) = selector.exact_name()
         && (namespace.is_some() || !target.resource.namespaced)
@@ -106,17 +120,26 @@ fn candidates(state: &crate::store::State, target: &Target, selector: &Selector)
         let key = crate::store::Key::new(&target.resource.table, namespace.unwrap_or_default(), name);
         return state.get(&key).into_iter().collect();
     }
+    if let Some((key, values)) = selector.exact_label()
+        && let Some(found) = state.labelled(&target.resource.table, namespace, key, values)
+    {
+        return found;
+    }
     state.scan(&target.resource.table, namespace).cloned().collect()
 }
 
-fn encode_token(id: u64) -> String {
-    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(format!("osb:{id}"))
+fn encode_token(id: u64, from: usize) -> String {
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(format!("osb:{id}:{from}"))
 }
 
-fn decode_token(token: &str) -> Result<u64> {
+fn decode_token(token: &str) -> Result<(u64, usize)> {
     base64::engine::general_purpose::URL_SAFE_NO_PAD
         .decode(token)
         .ok()
-        .and_then(|bytes| String::from_utf8(bytes).ok()?.strip_prefix("osb:")?.parse().ok())
-        .ok_or_else(|| ApiError::bad_request("continue key is not valid"))
+        .and_then(|bytes| {
+            let text = String::from_utf8(bytes).ok()?;
+            let (id, from) = text.strip_prefix("osb:")?.split_once(':')?;
+            Some((id.parse().ok()?, from.parse().ok()?))
+        })
+        .ok_or_else(|| ApiError::bad_request("invalid continue token: continue key is not valid"))
 }

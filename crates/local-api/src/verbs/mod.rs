@@ -3,11 +3,13 @@
 pub(crate) mod create;
 pub(crate) mod decode;
 pub(crate) mod delete;
+pub(crate) mod duplicates;
 pub(crate) mod get;
 pub(crate) mod list;
 pub(crate) mod names;
 pub(crate) mod patch;
 pub(crate) mod prepare;
+pub(crate) mod scale;
 pub(crate) mod update;
 pub(crate) mod watch;
 
@@ -71,6 +73,8 @@ pub(crate) enum FieldValidation {
 pub(crate) struct WriteOptions {
     pub(crate) dry_run: bool,
     pub(crate) field_validation: FieldValidation,
+    /// Fields that the body has twice.
+    pub(crate) duplicates: Vec<String>,
     /// Who owns what is written.
     pub(crate) manager: String,
     /// An apply takes what others own.

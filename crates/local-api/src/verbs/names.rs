@@ -9,8 +9,8 @@ use crate::object;
 pub(crate) const SUBDOMAIN_RULE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 /// What a DNS-1123 label is, in Kubernetes' words.
 pub(crate) const LABEL_RULE: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
-const QUALIFIED_RULE: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
-const VALUE_RULE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+const QUALIFIED_RULE: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+pub(crate) const VALUE_RULE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 
 fn is_label_text(text: &str) -> bool {
     let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
@@ -38,11 +38,37 @@ fn is_name_part(text: &str) -> bool {
         && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
-/// A label's key: a name with an optional DNS prefix.
-pub(crate) fn is_qualified(key: &str) -> bool {
-    let (prefix, name) = key.split_once('/').map_or((None, key), |(p, n)| (Some(p), n));
-    prefix.is_none_or(is_subdomain) && name.len() <= 63 && is_name_part(name)
+/// What is wrong with a label's key, in Kubernetes' words.
+pub(crate) fn key_faults(key: &str) -> Vec<String> {
+    let mut faults = Vec::new();
+    let name = match key.split('/').collect::<Vec<_>>().as_slice() {
+        [name] => *name,
+        [prefix, name] => {
+            if prefix.is_empty() {
+                faults.push("prefix part must be non-empty".into());
+            } else if !is_subdomain(prefix) {
+                faults.push(format!("prefix part {SUBDOMAIN_RULE}"));
+            }
+            *name
+        }
+        _ => {
+            let rule = "with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')";
+            return vec![format!("a qualified name {QUALIFIED_RULE} {rule}")];
+        }
+    };
+    if name.is_empty() {
+        faults.push("name part must be non-empty".into());
+    } else if name.len() > 63 {
+        faults.push("name part must be no more than 63 bytes".into());
+    }
+    if !is_name_part(name) {
+        faults.push(format!("name part {QUALIFIED_RULE}"));
+    }
+    faults
 }
+
+/// Finalizers that need no domain.
+const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "foregroundDeletion", "orphan"];
 
 /// A label's value.
 pub(crate) fn is_label_value(value: &str) -> bool {
@@ -62,7 +88,7 @@ pub(crate) fn is_config_key(key: &str) -> bool {
 const ANNOTATIONS_LIMIT: usize = 256 * 1024;
 
 /// Everything wrong with an object's metadata. `label_names` demands a DNS label for a name, as namespaces have.
-pub(crate) fn check_metadata(object: &Value, label_names: bool, namespaced: bool) -> Vec<Cause> {
+pub(crate) fn check_metadata(object: &Value, label_names: bool, namespaced: bool, core: bool) -> Vec<Cause> {
     let mut causes = Vec::new();
     let meta = object::meta(object);
     let name = object::name(object);
@@ -71,7 +97,9 @@ pub(crate) fn check_metadata(object: &Value, label_names: bool, namespaced: bool
         causes.push(Cause::required("metadata.name", "name or generateName is required"));
     } else if !fits {
         let limit = if label_names { 63 } else { 253 };
-        if name.len() > limit {
+        if label_names && name.contains('.') {
+            causes.push(Cause::invalid("metadata.name", &name.into(), "must not contain dots"));
+        } else if name.len() > limit {
             causes.push(Cause::invalid(
                 "metadata.name",
                 &name.into(),
@@ -88,38 +116,49 @@ pub(crate) fn check_metadata(object: &Value, label_names: bool, namespaced: bool
     let mut size = 0;
     for (key, value) in meta.get("annotations").and_then(Value::as_object).into_iter().flatten() {
         size += key.len() + value.as_str().map_or(0, str::len);
-        if !is_qualified(&key.to_lowercase()) {
-            causes.push(Cause::invalid("metadata.annotations", &key.as_str().into(), QUALIFIED_RULE));
+        for fault in key_faults(&key.to_lowercase()) {
+            causes.push(Cause::invalid("metadata.annotations", &key.as_str().into(), fault));
         }
     }
     if size > ANNOTATIONS_LIMIT {
         causes.push(Cause::too_long("metadata.annotations", ANNOTATIONS_LIMIT as u64));
     }
     for (index, finalizer) in object::finalizers(object).enumerate() {
-        if !is_qualified(finalizer) {
-            let path = format!("metadata.finalizers[{index}]");
-            causes.push(Cause::invalid(path, &finalizer.into(), QUALIFIED_RULE));
+        for fault in key_faults(finalizer) {
+            causes.push(Cause::invalid("metadata.finalizers", &finalizer.into(), fault));
         }
+        if !core || finalizer.contains('/') || STANDARD_FINALIZERS.contains(&finalizer) {
+            continue;
+        }
+        let path = format!("metadata.finalizers[{index}]");
+        let rule = "name is neither a standard finalizer name nor is it fully qualified";
+        causes.push(Cause::invalid(path, &finalizer.into(), rule));
     }
     let references = meta.get("ownerReferences").and_then(Value::as_array).into_iter().flatten();
-    let mut controllers = 0;
+    let mut controllers: Vec<String> = Vec::new();
     for reference in references {
         for field in ["apiVersion", "kind", "name", "uid"] {
             let text = reference.get(field).and_then(Value::as_str).unwrap_or_default();
             if text.is_empty() {
-                let detail = format!("{} must not be empty", if field == "apiVersion" { "version" } else { field });
+                let detail = if field == "apiVersion" { "version must not be empty" } else { "must not be empty" };
                 causes.push(Cause::invalid(format!("metadata.ownerReferences.{field}"), &"".into(), detail));
             }
         }
-        controllers += usize::from(reference.get("controller").and_then(Value::as_bool).unwrap_or(false));
+        let text = |field: &str| reference.get(field).and_then(Value::as_str).unwrap_or_default();
+        if text("apiVersion") == "v1" && text("kind") == "Event" {
+            let rule = "/v1, Kind=Event is disallowed from being an owner";
+            causes.push(Cause::invalid("metadata.ownerReferences", reference, rule));
+        }
+        if reference.get("controller").and_then(Value::as_bool) == Some(true) {
+            controllers.push(format!("{}/{}", text("kind"), text("name")));
+        }
     }
-    if controllers > 1 {
+    if let [first, second, ..] = controllers.as_slice() {
         let list = meta.get("ownerReferences").cloned().unwrap_or_default();
-        causes.push(Cause::invalid(
-            "metadata.ownerReferences",
-            &list,
-            "Only one reference can have Controller set to true",
-        ));
+        let rule = format!(
+            "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {second}"
+        );
+        causes.push(Cause::invalid("metadata.ownerReferences", &list, rule));
     }
     causes
 }
@@ -128,12 +167,12 @@ pub(crate) fn check_metadata(object: &Value, label_names: bool, namespaced: bool
 pub(crate) fn check_labels(labels: Option<&Value>, path: &str) -> Vec<Cause> {
     let mut causes = Vec::new();
     for (key, value) in labels.and_then(Value::as_object).into_iter().flatten() {
-        if !is_qualified(key) {
-            causes.push(Cause::invalid(path, &key.as_str().into(), QUALIFIED_RULE));
+        for fault in key_faults(key) {
+            causes.push(Cause::invalid(path, &key.as_str().into(), fault));
         }
         let text = value.as_str().unwrap_or_default();
         if text.len() > 63 {
-            causes.push(Cause::invalid(path, value, "must be no more than 63 characters"));
+            causes.push(Cause::invalid(path, value, "must be no more than 63 bytes"));
         } else if !is_label_value(text) {
             causes.push(Cause::invalid(path, value, VALUE_RULE));
         }
@@ -153,8 +192,12 @@ mod tests {
         for bad in ["", "A", "-a", "a-", "a..b", "a_b", ".a"] {
             assert!(!is_subdomain(bad), "{bad}");
         }
-        assert!(is_qualified("opensandbox.io/id") && is_qualified("app") && is_qualified("A_b.c"));
-        assert!(!is_qualified("") && !is_qualified("a/b/c") && !is_qualified("-a") && !is_qualified("A_B/c"));
+        for good in ["opensandbox.io/id", "app", "A_b.c"] {
+            assert!(key_faults(good).is_empty(), "{good}");
+        }
+        for bad in ["", "a/b/c", "-a", "A_B/c", "/a"] {
+            assert!(!key_faults(bad).is_empty(), "{bad}");
+        }
         assert!(is_label_value("") && is_label_value("v1.2_3") && !is_label_value("a b") && !is_label_value("-"));
     }
 }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Answer, Outcome, Target, WriteOptions, decode, update};
 use crate::core::Core;
-use crate::error::{ApiError, Result};
+use crate::error::{ApiError, Cause, Result};
 use crate::object;
 use crate::patch::managed::Source;
 use crate::patch::{apply, strategic};
@@ -47,8 +47,12 @@ pub(crate) fn patch(core: &Core, target: &Target, kind: PatchKind, body: &[u8], 
     let object = match kind {
         PatchKind::Apply => return apply::apply(core, target, body, options),
         PatchKind::Json => {
-            let operations: json_patch::Patch = serde_json::from_slice(body)
-                .map_err(|e| ApiError::bad_request(format!("error decoding JSON patch: {e}")))?;
+            let list = serde_json::from_slice::<Vec<serde::de::IgnoredAny>>(body);
+            list.map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
+            let operations: json_patch::Patch = serde_json::from_slice(body).map_err(|e| {
+                let message = format!("the server rejected our request due to an error in our request: {e}");
+                ApiError::new(422, "Invalid", message)
+            })?;
             if operations.0.len() > MAX_OPERATIONS {
                 let why = format!(
                     "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
@@ -101,6 +105,12 @@ fn change(
         let served = crate::events::from_storage(old, &target.resource);
         let mut new = served.unwrap_or_else(|| old.clone());
         edit(&mut new)?;
+        let uid = object::meta_str(&new, "uid");
+        if !uid.is_empty() && uid != object::uid(old) {
+            let cause = Cause::invalid("metadata.uid", &uid.into(), "field is immutable");
+            let resource = &target.resource;
+            return Err(ApiError::invalid(&resource.group, &resource.kind, &target.name, vec![cause]));
+        }
         *warnings = decode::admit(&mut new, target, options)?;
         if object::name(&new).is_empty() {
             object::meta_mut(&mut new).insert("name".into(), target.name.clone().into());

@@ -94,12 +94,49 @@ pub(crate) fn defaults(value: &mut Value, resource: &Resource) {
         Some(Builtin::Pod) => crate::pods::defaults(value),
         Some(Builtin::Definition) => crate::crd::defaults(value),
         Some(Builtin::Event) => crate::events::fill(value),
+        Some(Builtin::Service) => {
+            let status = object::child_mut(value, "status");
+            status.entry("loadBalancer").or_insert_with(|| serde_json::json!({}));
+        }
         _ => {}
     }
     // What the version of the request knows and that of storage does not is lost, as in kube-apiserver.
     if let Some(storage) = &resource.storage_schema {
         schema::prune(value, &storage.root, &storage.defs);
         schema::fill(value, &storage.root, &storage.defs);
+    }
+}
+
+/// A new service is only stored: it gets what follows from what it says, and no address.
+pub(crate) fn admit_service(service: &mut Value) {
+    let Some(Value::Object(spec)) = service.get_mut("spec") else { return };
+    if let Some(ip) = spec.get("clusterIP").filter(|ip| ip.as_str().is_some_and(|ip| !ip.is_empty())).cloned() {
+        spec.entry("clusterIPs").or_insert_with(|| serde_json::json!([ip]));
+        spec.entry("ipFamilies").or_insert_with(|| serde_json::json!(["IPv4"]));
+        spec.entry("ipFamilyPolicy").or_insert_with(|| "SingleStack".into());
+    }
+}
+
+/// What of the metadata no request changes.
+fn keep_identity(old: &Value, meta: &mut object::Object) {
+    let old = object::meta(old);
+    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+        match old.get(field) {
+            Some(value) => meta.insert(field.into(), value.clone()),
+            None => meta.shift_remove(field),
+        };
+    }
+}
+
+/// An update that says nothing of a service's addresses keeps them.
+fn keep_addresses(old: &Value, new: &mut Value) {
+    let spec = object::child_mut(new, "spec");
+    for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+        if let Some(kept) = old.get("spec").and_then(|s| s.get(field))
+            && !spec.contains_key(field)
+        {
+            spec.insert(field.into(), kept.clone());
+        }
     }
 }
 
@@ -117,18 +154,23 @@ pub(crate) fn for_update(target: &Target, old: &Value, new: &mut Value) -> Resul
     // A binding places the pod and says so in its status; for the pod's own generation nothing has changed.
     let binds = target.subresource.as_deref() == Some("binding");
     if target.is_status() {
-        // Only the status (and who manages it) is taken from the request.
+        // Only the status (and who manages it) is taken from the request, and of built-in kinds the metadata.
         let status = new.get("status").cloned();
-        let managed = object::meta(new).get("managedFields").cloned();
+        let mut meta = std::mem::take(object::meta_mut(new));
         *new = old.clone();
         match status {
             Some(status) => new["status"] = status,
             None => drop_key(new, "status"),
         }
-        match managed {
-            Some(managed) => object::meta_mut(new).insert("managedFields".into(), managed),
-            None => object::meta_mut(new).shift_remove("managedFields"),
-        };
+        if resource.is_custom() {
+            let managed = meta.shift_remove("managedFields");
+            meta.clone_from(object::meta(old));
+            meta.shift_remove("managedFields");
+            meta.extend(managed.map(|m| ("managedFields".to_owned(), m)));
+        } else {
+            keep_identity(old, &mut meta);
+        }
+        new["metadata"] = Value::Object(meta);
     } else {
         if resource.has_status && !binds {
             match old.get("status") {
@@ -136,15 +178,8 @@ pub(crate) fn for_update(target: &Target, old: &Value, new: &mut Value) -> Resul
                 None => drop_key(new, "status"),
             }
         }
-        let kept = ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"];
-        let old_meta = object::meta(old);
         let meta = object::meta_mut(new);
-        for field in kept {
-            match old_meta.get(field) {
-                Some(value) => meta.insert(field.into(), value.clone()),
-                None => meta.shift_remove(field),
-            };
-        }
+        keep_identity(old, meta);
         meta.shift_remove("selfLink");
         if meta.contains_key("deletionTimestamp") {
             let added: Vec<&str> = object::finalizers(new).filter(|f| !object::has_finalizer(old, f)).collect();
@@ -159,6 +194,7 @@ pub(crate) fn for_update(target: &Target, old: &Value, new: &mut Value) -> Resul
         }
         match resource.builtin {
             Some(Builtin::Secret) => secret_data(new),
+            Some(Builtin::Service) => keep_addresses(old, new),
             Some(Builtin::Namespace) => {
                 if target.subresource.as_deref() != Some("finalize") {
                     crate::namespaces::keep_finalizers(old, new);
@@ -211,8 +247,8 @@ pub(crate) fn check(target: &Target, old: Option<&Value>, new: &Value) -> Result
     let mut causes = Vec::new();
     if !target.is_status() {
         let label_names = matches!(resource.builtin, Some(Builtin::Namespace | Builtin::Service));
-        let custom = resource.is_custom();
-        causes.extend(super::names::check_metadata(new, label_names, resource.namespaced, custom));
+        let core = resource.group.is_empty();
+        causes.extend(super::names::check_metadata(new, label_names, resource.namespaced, core));
     }
     match resource.builtin {
         None => custom_rules(resource, old, new, &mut causes),

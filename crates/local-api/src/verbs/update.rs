@@ -16,6 +16,28 @@ use crate::store::{Expect, Stored, Write, WriteError};
 pub(crate) fn update(core: &Core, target: &Target, mut value: Value, options: &WriteOptions) -> Answer {
     let warnings = decode::admit(&mut value, target, options)?;
     let resource = &target.resource;
+    if object::name(&value).is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            target.name
+        )));
+    }
+    let name = object::name(&value);
+    if name != target.name {
+        let url = &target.name;
+        let why = format!("the name of the object ({name}) does not match the name on the URL ({url})");
+        return Err(ApiError::bad_request(why));
+    }
+    if matches!(resource.builtin, Some(Builtin::Lease | Builtin::Service | Builtin::Event))
+        && target.subresource.is_none()
+        && core.store.get(&target.key()).is_none()
+    {
+        // Kubernetes makes these by an update too.
+        let mut fresh = value.clone();
+        object::meta_mut(&mut fresh).shift_remove("resourceVersion");
+        let object = super::create::insert(core, target, fresh, options, Source::Update)?;
+        return Ok(Outcome { object, created: true, warnings });
+    }
     if object::meta_str(&value, "resourceVersion").is_empty()
         && (resource.is_custom() || matches!(resource.builtin, Some(Builtin::Definition | Builtin::Lease)))
     {

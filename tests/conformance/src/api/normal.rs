@@ -46,6 +46,12 @@ fn walk(value: &mut Value, saved: &BTreeMap<String, String>) {
                     _ => walk(child, saved),
                 }
             }
+            // Which of two managers of one second comes first depends on when the second began.
+            if let Some(Value::Array(managers)) = map.get_mut("managedFields") {
+                managers.sort_by_key(|m| {
+                    ["operation", "manager", "subresource", "apiVersion"].map(|k| m.get(k).map(Value::to_string))
+                });
+            }
             // The order in which faults are found is not promised.
             if let Some(Value::Array(causes)) = map.get_mut("causes") {
                 causes.sort_by_key(Value::to_string);
@@ -66,13 +72,14 @@ fn walk(value: &mut Value, saved: &BTreeMap<String, String>) {
 
 fn text(found: &str, saved: &BTreeMap<String, String>) -> String {
     let mut out = found.to_owned();
-    for (name, value) in saved.iter().filter(|(_, v)| v.len() > 4 && !v.bytes().all(|b| b.is_ascii_digit())) {
+    for (name, value) in saved.iter().filter(|(n, v)| *n == "NS" || *n == "TAG" || is_uid(v)) {
         out = out.replace(value, &format!("${name}"));
     }
+    out = without_uids(&out);
     if out.to_lowercase().replace(' ', "").contains("resourceversion") {
         out = without_numbers(&out);
     }
-    without_times(&without_uids(&out))
+    without_times(&out)
 }
 
 fn is_uid(word: &str) -> bool {
@@ -112,7 +119,7 @@ fn without_times(text: &str) -> String {
         && text.len() <= 6
         && bytes[0].is_ascii_digit()
         && bytes.iter().all(|b| b.is_ascii_digit() || matches!(b, b's' | b'm'))
-        && text.ends_with(['s', 'm']);
+        && text.ends_with('s');
     if age {
         return "<age>".into();
     }
