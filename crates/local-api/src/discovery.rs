@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::core::Core;
 use crate::error::{ApiError, Result};
-use crate::http::route::Route;
+use crate::http::route::{Route, nowhere};
 use crate::http::{ApiBody, body};
 use crate::kinds::Resource;
 
@@ -50,7 +50,7 @@ pub(crate) fn answer(core: &Core, route: &Route, accept: &str) -> Result<Respons
         }
         Route::Group(name) => {
             let groups = groups(core);
-            let versions = groups.get(name).filter(|_| !name.is_empty()).ok_or_else(ApiError::no_such_path)?;
+            let versions = groups.get(name).filter(|_| !name.is_empty()).ok_or_else(|| nowhere(name))?;
             let mut value = group(name, versions);
             value["kind"] = "APIGroup".into();
             value["apiVersion"] = "v1".into();

@@ -115,7 +115,7 @@ impl ApiError {
 
     fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
         self.details.group = Some(group).filter(|g| !g.is_empty()).map(Into::into);
-        self.details.kind = Some(kind.into());
+        self.details.kind = Some(kind).filter(|k| !k.is_empty()).map(Into::into);
         self.details.name = Some(name).filter(|n| !n.is_empty()).map(Into::into);
         self
     }

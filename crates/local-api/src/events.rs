@@ -44,6 +44,13 @@ pub(crate) fn from_storage(value: &Value, resource: &Resource) -> Option<Value> 
     }
     let mut value = value.clone();
     if has_other_face(resource) {
+        if let Value::Object(map) = &mut value {
+            for field in ["reportingComponent", "reportingInstance"] {
+                if map.get(field).is_some_and(|v| v == "") {
+                    map.shift_remove(field);
+                }
+            }
+        }
         rename(&mut value, |(new, old)| (old, new));
     }
     value["apiVersion"] = version.into();

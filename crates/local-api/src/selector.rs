@@ -44,6 +44,12 @@ impl Selector {
         self.labels.is_empty() && self.fields.is_empty()
     }
 
+    /// The same, of the object with this name alone.
+    pub fn named(mut self, name: &str) -> Self {
+        self.fields.push(Field { path: "metadata.name".into(), value: name.into(), equal: true });
+        self
+    }
+
     /// The name that the objects must have, when the selector says so.
     pub fn exact_name(&self) -> Option<&str> {
         self.fields.iter().find(|f| f.equal && f.path == "metadata.name").map(|f| f.value.as_str())

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use common::*;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
-use kube::api::{DeleteParams, ListParams, PostParams, WatchParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 
 const CHILD: &str = "LOCAL_API_TEST_DIRECTORY";
 
@@ -52,8 +52,7 @@ async fn reopened_it_goes_on() {
     assert!(maps.get_opt("gone").await.expect("an answer").is_none());
     widgets(&client, "default").get("w").await.expect("the definition is served again");
     // What happened before this process is not remembered, and it says so.
-    let error = maps.watch(&WatchParams::default(), "1").await.err().expect("too old");
-    assert_eq!(refusal(error).0, 410);
+    assert_eq!(watch_refusal(&maps, "1").await, 410);
 }
 
 #[tokio::test]

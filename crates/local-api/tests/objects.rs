@@ -92,17 +92,7 @@ async fn a_version_too_old_is_expired() {
     for index in 0..6 {
         api.create(&PostParams::default(), &config(&format!("c{index}"), "1")).await.expect("created");
     }
-    let error = match api.watch(&WatchParams::default(), &version).await {
-        Err(error) => refusal(error).0,
-        Ok(events) => {
-            let mut events = std::pin::pin!(events);
-            match events.next().await {
-                Some(Ok(WatchEvent::Error(status))) => status.code,
-                other => panic!("{other:?}"),
-            }
-        }
-    };
-    assert_eq!(error, 410);
+    assert_eq!(watch_refusal(&api, &version).await, 410);
 }
 
 #[tokio::test]

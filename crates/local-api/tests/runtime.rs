@@ -256,7 +256,7 @@ async fn history_is_bounded_in_bytes() {
         let made = maps.create(&PostParams::default(), &config(&format!("c{index}"), &large)).await.expect("created");
         newest = made.resource_version().expect("a version");
     }
-    assert_eq!(refusal(maps.watch(&WatchParams::default(), &version).await.err().expect("too old")).0, 410);
+    assert_eq!(watch_refusal(&maps, &version).await, 410);
     let near = (newest.parse::<u64>().expect("a number") - 2).to_string();
     let mut events = std::pin::pin!(maps.watch(&WatchParams::default(), &near).await.expect("a watch"));
     for name in ["c3", "c4"] {

@@ -60,7 +60,7 @@ pub(crate) fn route(core: &Core, path: &str) -> Result<Route> {
 }
 
 /// kube-apiserver's own groups answer what they do not have with a `Status`, all else with a page.
-fn nowhere(group: &str) -> ApiError {
+pub(crate) fn nowhere(group: &str) -> ApiError {
     let own = group.is_empty() || !group.contains('.') || group.ends_with(".k8s.io");
     if own { ApiError::no_such_path() } else { ApiError::page_not_found() }
 }

@@ -21,7 +21,7 @@ use crate::object;
 use crate::selector::Selector;
 use crate::verbs::delete::Deleted;
 use crate::verbs::patch::PatchKind;
-use crate::verbs::watch::Watcher;
+use crate::verbs::watch::{Watcher, expired_line};
 use crate::verbs::{
     FieldValidation, Outcome, Target, create, decode, delete, duplicates, get, list, patch, scale, update,
 };
@@ -153,8 +153,19 @@ fn many(core: &Core, target: &Target, call: &Call) -> Result<Response<ApiBody>> 
 
 fn watch(core: &Arc<Core>, target: &Target, call: &Call) -> Result<Response<ApiBody>> {
     let options = call.query.watch()?;
-    let watcher = Watcher::begin(core, target.clone(), selector(target, &call.query)?, call.rendering(), &options)?;
-    let mut response = Response::new(body::streaming(watcher.into_stream()));
+    let (mut target, mut selector) = (target.clone(), selector(target, &call.query)?);
+    if !target.name.is_empty() {
+        // The old path names the object where the query does today.
+        selector = selector.named(&target.name);
+        target.name.clear();
+    }
+    let body = match Watcher::begin(core, target, selector, call.rendering(), &options) {
+        Ok(watcher) => body::streaming(watcher.into_stream()),
+        // Kubernetes tells of a version that is too old within the watch.
+        Err(error) if error.code == 410 => body::whole(expired_line(&error)),
+        Err(error) => return Err(error),
+    };
+    let mut response = Response::new(body);
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     Ok(response)
 }

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{FieldValidation, Target, WriteOptions};
 use crate::error::{ApiError, Cause, Result};
+use crate::kinds::{Builtin, Resource};
 use crate::object;
 use crate::schema;
 
@@ -33,6 +34,9 @@ pub(crate) fn parse(body: &[u8], content_type: &str) -> Result<Value> {
 /// Returns warnings.
 pub(crate) fn admit(value: &mut Value, target: &Target, options: &WriteOptions) -> Result<Vec<String>> {
     let resource = &target.resource;
+    if value.is_null() && !resource.is_custom() {
+        *value = Value::Object(object::Object::new());
+    }
     let Value::Object(map) = value else {
         return Err(ApiError::bad_request("the body of the request must be an object"));
     };
@@ -106,6 +110,12 @@ pub(crate) fn admit(value: &mut Value, target: &Target, options: &WriteOptions) 
             resource.kind, resource.version, resource.kind
         )));
     }
+    if let Some((time, why)) = bad_micro_time(value, resource) {
+        return Err(ApiError::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {}: parsing time {time:?} as \"2006-01-02T15:04:05.000000Z07:00\": {why}",
+            resource.kind, resource.version, resource.kind
+        )));
+    }
     let mut unknown = Vec::new();
     if options.field_validation != FieldValidation::Ignore {
         unknown = schema::unknown_fields(value, &schema.root, &schema.defs);
@@ -145,6 +155,21 @@ pub(crate) fn admit(value: &mut Value, target: &Target, options: &WriteOptions) 
         .retain(|_, v| !matches!(v, Value::Object(m) if m.is_empty()) && !matches!(v, Value::Array(l) if l.is_empty()));
     crate::events::to_storage(value, resource);
     Ok(faults)
+}
+
+/// A time that is no time of microseconds where one is wanted, as Go reads them: with a fraction.
+fn bad_micro_time(value: &Value, resource: &Resource) -> Option<(String, &'static str)> {
+    let paths: &[&str] = match resource.builtin {
+        Some(Builtin::Lease) => &["spec.acquireTime", "spec.renewTime"],
+        Some(Builtin::Event) => &["eventTime", "series.lastObservedTime"],
+        _ => return None,
+    };
+    paths.iter().map(|path| object::str_at(value, path)).filter(|text| !text.is_empty()).find_map(|text| {
+        if text.parse::<jiff::Timestamp>().is_err() {
+            return Some((text.to_owned(), "it is no time"));
+        }
+        (!text.contains('.')).then(|| (text.to_owned(), "it has no fraction of a second"))
+    })
 }
 
 /// `null` in a built-in kind is absence.

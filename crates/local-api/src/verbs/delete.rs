@@ -41,6 +41,9 @@ pub(crate) struct DeleteOptions {
 impl DeleteOptions {
     /// Reads the body, over what the query said.
     pub(crate) fn read(mut self, body: &Value) -> Result<Self> {
+        if let Some(kind) = body.get("kind").and_then(Value::as_str).filter(|k| !matches!(*k, "DeleteOptions" | "")) {
+            return Err(ApiError::bad_request(format!("the options of a delete are DeleteOptions, not {kind}")));
+        }
         if let Some(grace) = body.get("gracePeriodSeconds").filter(|g| !g.is_null()) {
             let grace = grace.as_i64();
             self.grace =

@@ -262,7 +262,9 @@ pub(crate) fn check(target: &Target, old: Option<&Value>, new: &Value) -> Result
     if causes.is_empty() {
         return Ok(());
     }
-    Err(ApiError::invalid(&resource.group, &resource.kind, object::name(new), causes))
+    // Both faces of events are checked as the older one.
+    let group = if resource.is(Builtin::Event) { "" } else { resource.group.as_str() };
+    Err(ApiError::invalid(group, &resource.kind, object::name(new), causes))
 }
 
 /// The schema of a definition, its scale, and its rules: those only where nothing is wrong that they build on.

@@ -145,7 +145,7 @@ impl Watcher {
                     let Some(change) = change else {
                         self.finished = true;
                         if self.feed.lagged() {
-                            return Some(Ok(expired_line(self.sent)));
+                            return Some(Ok(self.expired()));
                         }
                         return None;
                     };
@@ -158,7 +158,7 @@ impl Watcher {
                         }
                         Delivery::Expire => {
                             self.finished = true;
-                            return Some(Ok(expired_line(self.sent)));
+                            return Some(Ok(self.expired()));
                         }
                     }
                     self.sent = self.sent.max(change.rv);
@@ -209,9 +209,13 @@ impl Watcher {
         event_line(verb.word(), &object)
     }
 
+    fn expired(&self) -> Bytes {
+        expired_line(&ApiError::expired(format!("too old resource version: {}", self.sent)))
+    }
+
     fn bookmark_line(&mut self, version: u64, initial_end: bool) -> Bytes {
         let resource = &self.target.resource;
-        let mut metadata = json!({"resourceVersion": version.to_string(), "creationTimestamp": null});
+        let mut metadata = json!({"resourceVersion": version.to_string()});
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
@@ -221,7 +225,7 @@ impl Watcher {
     }
 }
 
-fn expired_line(version: u64) -> Bytes {
-    let error = ApiError::expired(format!("too old resource version: {version}"));
+/// The last line of a watch that cannot go on.
+pub(crate) fn expired_line(error: &ApiError) -> Bytes {
     event_line("ERROR", &crate::store::encode(&error.to_status()))
 }

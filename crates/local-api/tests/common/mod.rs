@@ -128,3 +128,13 @@ pub fn refusal(error: kube::Error) -> (u16, String, String) {
         other => panic!("not an answer of the server: {other}"),
     }
 }
+
+/// The code with which a watch from `version` ends at once, told within it.
+pub async fn watch_refusal(maps: &Api<ConfigMap>, version: &str) -> u16 {
+    use futures::StreamExt as _;
+    let events = maps.watch(&kube::api::WatchParams::default(), version).await.expect("a watch");
+    match tokio::time::timeout(DEADLINE, std::pin::pin!(events).next()).await.expect("in time") {
+        Some(Ok(kube::api::WatchEvent::Error(status))) => status.code,
+        other => panic!("{other:?}"),
+    }
+}

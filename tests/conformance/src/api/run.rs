@@ -32,7 +32,8 @@ pub type Answers = Vec<(String, Value)>;
 
 /// Sends one request. Gives the code, the headers that matter and the body.
 async fn ask(client: &Client, case: &Case, saved: &BTreeMap<String, String>) -> anyhow::Result<Value> {
-    let response = client.send(request(case, saved)?).await?;
+    let sent = tokio::time::timeout(DEADLINE, client.send(request(case, saved)?)).await;
+    let response = sent.context("no answer came")??;
     let head = head(&response);
     let (kept, bytes) = match case.events {
         Some(count) => (true, events(response.into_body(), count, client, case, saved).await?),

@@ -105,7 +105,8 @@ pub(super) fn one_of(value: &Value, field: &str, path: &str, allowed: &[&str], c
 /// Kubernetes lets an update change very little of a pod's spec.
 fn immutable(old: &Value, new: &Value) -> Vec<Cause> {
     // Scheduling gates may be taken away, one by one, and never added.
-    let gates = |pod: &Value| object::at(pod, "spec.schedulingGates").and_then(Value::as_array).cloned().unwrap_or_default();
+    let gates =
+        |pod: &Value| object::at(pod, "spec.schedulingGates").and_then(Value::as_array).cloned().unwrap_or_default();
     let known = gates(old);
     let only_fewer = gates(new).iter().all(|gate| known.contains(gate));
     let strip = |pod: &Value| {
