@@ -57,6 +57,11 @@ if "$EXECD" alive 2>/dev/null; then
     exec "$@"
 fi
 
+# The hook that comes before the program. One that fails ends the container.
+if [ -n "${OPENSANDBOX_LIFECYCLE:-}" ]; then
+    "$EXECD" pre-start || exit 1
+fi
+
 # execd is started again when it dies, after 1, 2, 4 ... 30 seconds; it finds its claim again. One that
 # does not stay up ten times in a row ends the container, so that the pod shows it.
 supervise() {

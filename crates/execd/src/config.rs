@@ -43,7 +43,7 @@ pub struct Config {
     pub pod_uid: String,
 
     /// Longest time a stop waits for open answers.
-    #[arg(long, env = "EXECD_API_GRACE_SHUTDOWN", default_value = "1s", value_parser = go_duration)]
+    #[arg(long, env = "EXECD_API_GRACE_SHUTDOWN", default_value = "1s", value_parser = grace)]
     pub graceful_shutdown_timeout: Duration,
 
     /// Bytes of memory for the output of all commands.
@@ -86,6 +86,14 @@ pub struct Config {
     #[arg(long, env = "EXECD_JUPYTER_IDLE_POLL_INTERVAL", default_value = "100ms", hide = true)]
     pub jupyter_idle_poll_interval: String,
 
+    /// Lets older container engines start programs: `1`, `true`, `yes`, `on`, or `reexec`.
+    #[arg(long, env = "EXECD_CLONE3_COMPAT", default_value = "", hide = true)]
+    pub clone3_compat: String,
+
+    /// Attributes for exported metrics, `k=v,k2=v2`.
+    #[arg(long, env = "OPENSANDBOX_EXECD_METRICS_EXTRA_ATTRS", default_value = "", hide = true)]
+    pub metrics_extra_attrs: String,
+
     /// What to do instead of serving.
     #[command(subcommand)]
     pub verb: Option<Verb>,
@@ -100,6 +108,8 @@ pub enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<OsString>,
     },
+    /// Run the hook that comes before the container's program, if there is one; ends with 1 when it fails.
+    PreStart,
     /// Exit 0 when an execd answers on the port of this container, 1 when none does.
     Alive,
     /// Print the version.
@@ -117,6 +127,11 @@ pub fn normalise(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
         if single { out.push(format!("-{text}").into()) } else { out.push(arg) }
     }
     out
+}
+
+/// As [`go_duration`], but what is none is passed over: images set this variable to all kinds of things.
+fn grace(text: &str) -> Result<Duration, std::convert::Infallible> {
+    Ok(go_duration(text).unwrap_or(Duration::from_secs(1)))
 }
 
 /// A duration as Go writes it: `1s`, `500ms`, `1m30s`, `1.5h`.

@@ -17,6 +17,10 @@ fn main() -> ExitCode {
     let config = Config::parse_from(normalise(std::env::args_os()));
     execd::logging::init(config.log_level);
     execd::sys::raise_descriptors();
+    if let Err(error) = execd::compat::apply(&config.clone3_compat) {
+        eprintln!("execd: {error}");
+        return ExitCode::FAILURE;
+    }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build();
     let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
@@ -37,6 +41,7 @@ async fn run(config: &Config) -> anyhow::Result<ExitCode> {
             println!("execd {}", env!("CARGO_PKG_VERSION"));
             Ok(ExitCode::SUCCESS)
         }
+        Some(Verb::PreStart) => pre_start(config).await,
         Some(Verb::Alive) => {
             let alive = execd::alive::alive(config.port).await;
             Ok(if alive { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -46,9 +51,15 @@ async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     }
 }
 
+async fn pre_start(config: &Config) -> anyhow::Result<ExitCode> {
+    let daemon = Daemon::new(config)?;
+    daemon.pre_start().await?;
+    Ok(ExitCode::SUCCESS)
+}
+
 async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     adopt()?;
-    let daemon = Daemon::bind(config).await?;
+    let daemon = Daemon::new(config)?.bind(config).await?;
     let stop = CancellationToken::new();
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let told = async {
@@ -65,17 +76,23 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
 
 async fn run_beside(config: &Config, command: &[OsString]) -> anyhow::Result<ExitCode> {
     adopt()?;
-    let daemon = Daemon::bind(config).await?;
+    let daemon = Daemon::new(config)?.bind(config).await?;
+    daemon.pre_start().await?;
     let main = MainProcess::start(command).map_err(|e| {
         anyhow::anyhow!("cannot start {}: {e}", command.first().map(|c| c.to_string_lossy()).unwrap_or_default())
     })?;
+    let stop = CancellationToken::new();
+    let mut served = std::pin::pin!(daemon.serve(stop.clone()));
     let code = tokio::select! {
         code = main.wait() => code,
-        served = daemon.serve(CancellationToken::new()) => {
-            served?;
-            1
+        ended = &mut served => {
+            ended?;
+            return Ok(ExitCode::FAILURE);
         }
     };
+    // What still runs beside it ends as on any stop.
+    stop.cancel();
+    served.await?;
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 

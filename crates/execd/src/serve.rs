@@ -20,11 +20,15 @@ use crate::claim::{Claims, StateDir, Store, TokenHash};
 use crate::config::Config;
 use crate::envs;
 use crate::exec::{Engine, Settings};
+use crate::hooks::{HookError, Hooks};
 use crate::http::{App, router, strip_identity, strip_self};
 use crate::journal::{self, Limits};
 use crate::metrics::{Meter, Source};
 use crate::pty::Terminals;
 use crate::session::Sessions;
+
+/// Time in which open answers end once all that runs has ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Why the daemon does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -43,24 +47,34 @@ pub enum ServeError {
     /// A key without the pod's UID would let the claim of one pod open another.
     #[error("OPENSANDBOX_DAEMON_KEY is set, but OPENSANDBOX_POD_UID is not")]
     NoPodUid,
+    /// The hooks can't be used, or one failed.
+    #[error(transparent)]
+    Hooks(#[from] HookError),
     /// Serving broke.
     #[error("serving ended: {0}")]
     Serve(io::Error),
 }
 
-/// A daemon that has its socket.
+/// A daemon that knows what it is to do.
 pub struct Daemon {
+    app: App,
+    hooks: Hooks,
+}
+
+/// A daemon that has its socket.
+pub struct Bound {
     app: Arc<App>,
+    hooks: Hooks,
     listener: TcpListener,
     grace: Duration,
 }
 
 impl Daemon {
-    /// Binds the port and finds an earlier claim.
+    /// Reads the configuration and finds an earlier claim.
     ///
     /// # Errors
-    /// The port can't be had, or the configuration contradicts itself.
-    pub async fn bind(config: &Config) -> Result<Self, ServeError> {
+    /// The configuration contradicts itself.
+    pub fn new(config: &Config) -> Result<Self, ServeError> {
         let given = |text: &str| Some(text.to_owned()).filter(|t| !t.is_empty());
         let pod = given(&config.pod_uid);
         let key = match (given(&config.daemon_key), &pod) {
@@ -68,9 +82,6 @@ impl Daemon {
             (Some(_), None) => return Err(ServeError::NoPodUid),
             (Some(key), Some(pod)) => Some(DaemonKey::new(&key, PodUid::from(pod.as_str())).map_err(ServeError::Key)?),
         };
-        let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, config.port));
-        let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
-        let port = listener.local_addr().map_or(config.port, |address| address.port());
         let dir = StateDir::find(config.state_dir.as_deref());
         let mut base = envs::base(std::env::vars_os());
         let envs_file = config.envs.clone().or_else(|| default_envs(&dir));
@@ -83,7 +94,7 @@ impl Daemon {
             base,
             envs_file,
             cwd: std::env::current_dir().unwrap_or_else(|_| "/".into()),
-            port,
+            port: config.port,
             claims: Claims::load(Store::new(dir.clone()), key.is_some(), pod),
             key,
             static_token: given(&config.access_token).map(|token| TokenHash::of(&token)),
@@ -94,15 +105,51 @@ impl Daemon {
             meter: Meter::new(Source::find()),
             ports: Default::default(),
         };
-        Ok(Self { app: Arc::new(app), listener, grace: config.graceful_shutdown_timeout })
+        let hooks = Hooks::of(&app.base)?;
+        Ok(Self { app, hooks })
     }
 
-    /// Serves until told to stop; open answers then have the grace to end.
+    /// Runs what comes before the container's program.
+    ///
+    /// # Errors
+    /// It failed.
+    pub async fn pre_start(&self) -> Result<(), ServeError> {
+        Ok(self.hooks.pre_start(&self.app.engine, &self.app.command_env()).await?)
+    }
+
+    /// Binds the port.
+    ///
+    /// # Errors
+    /// It can't be had.
+    pub async fn bind(mut self, config: &Config) -> Result<Bound, ServeError> {
+        let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, config.port));
+        let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
+        self.app.port = listener.local_addr().map_or(config.port, |address| address.port());
+        let grace = config.graceful_shutdown_timeout;
+        Ok(Bound { app: Arc::new(self.app), hooks: self.hooks, listener, grace })
+    }
+}
+
+impl Bound {
+    /// Runs what comes before the container's program.
+    ///
+    /// # Errors
+    /// It failed.
+    pub async fn pre_start(&self) -> Result<(), ServeError> {
+        Ok(self.hooks.pre_start(&self.app.engine, &self.app.command_env()).await?)
+    }
+
+
+    /// Serves until told to stop. What runs is then ended, by TERM and after the grace by KILL, so that
+    /// open streams tell its end.
     ///
     /// # Errors
     /// The socket breaks.
     pub async fn serve(self, stop: CancellationToken) -> Result<(), ServeError> {
         let port = self.app.port;
+        let app = self.app.clone();
+        let hooked = app.clone();
+        self.hooks.run_periodic(&app.engine, move || hooked.command_env());
         let rewrite = MapRequestLayer::new(move |mut request: Request| {
             if let Some(uri) = strip_self(request.uri(), port) {
                 *request.uri_mut() = uri;
@@ -122,7 +169,9 @@ impl Daemon {
         let served = axum::serve(listener, make).with_graceful_shutdown(stop.clone().cancelled_owned());
         let late = async {
             stop.cancelled().await;
-            tokio::time::sleep(self.grace).await;
+            app.end(self.grace).await;
+            // Time for the ends to be sent.
+            tokio::time::sleep(LAST_WORDS).await;
         };
         tokio::select! {
             result = served.into_future() => result.map_err(ServeError::Serve),

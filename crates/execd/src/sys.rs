@@ -215,6 +215,31 @@ pub fn set_window(master: impl AsFd, size: &nix::pty::Winsize) {
     unsafe { libc::ioctl(master.as_fd().as_raw_fd(), libc::TIOCSWINSZ, &raw const *size) };
 }
 
+/// Lets `clone3` answer "no such call" for this process and all that it starts.
+///
+/// # Errors
+/// The kernel takes no filter.
+pub fn deny_clone3() -> io::Result<()> {
+    let step = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
+    let filter = [
+        // The number of the call; a call of another architecture has another meaning and is let through.
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, libc::SYS_clone3 as u32),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+    // SAFETY: the kernel copies the program before the call returns, and `filter` lives until then.
+    let set = || unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    if set() == 0 {
+        return Ok(());
+    }
+    // Without the right to do so only a process that gains no privilege may.
+    // SAFETY: numbers only.
+    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })?;
+    check(set())
+}
+
 /// Sends a signal to exactly the process behind a descriptor.
 ///
 /// # Errors

@@ -223,3 +223,32 @@ async fn a_task_is_stopped_with_its_group_and_its_timeout_told() {
     let end: Value = execd.get(&format!("/v1/tasks/{two}?wait=50")).await.json().await.unwrap();
     assert_eq!((&end["terminated"]["exitCode"], &end["terminated"]["reason"]), (&json!(137), &json!("TaskTimeout")));
 }
+
+#[tokio::test]
+async fn of_many_claims_at_once_one_wins() {
+    let execd = Execd::keyed();
+    let count = execd.path("count");
+    let claims = (0..24u64).map(|number| {
+        let mut body = claim(&format!("owner-{}", number % 8), 1 + number / 8, &format!("token-{}", number % 8));
+        body["entrypoint"] = json!(["/bin/sh", "-c", format!("echo {} >> {}", number % 8, count.display())]);
+        body
+    });
+    let bodies: Vec<Value> = claims.collect();
+    let answers = futures::future::join_all(bodies.iter().map(|body| execd.claim(body))).await;
+    let status: Value = execd.get("/v1/claim").await.json().await.unwrap();
+    let owner = status["sandboxUid"].as_str().unwrap().to_owned();
+    for (body, answer) in bodies.iter().zip(answers) {
+        let (won, status) = (body["sandboxUid"] == owner.as_str(), answer.status().as_u16());
+        let refused = if status == 200 { String::new() } else { code(answer).await.1 };
+        assert!(if won { status == 200 || refused == "STALE_CLAIM" } else { refused == "CLAIMED_BY_ANOTHER" }, "{body} {refused}");
+    }
+    assert_eq!(execd.entrypoint(50).await["exitCode"], 0);
+    let started = std::fs::read_to_string(&count).unwrap();
+    assert_eq!(started, format!("{}\n", owner.strip_prefix("owner-").unwrap()), "one entrypoint, the owner's");
+    let token = format!("token-{}", owner.strip_prefix("owner-").unwrap());
+    for number in 0..8 {
+        let other = format!("token-{number}");
+        let answer = execd.client.get(execd.url("/metrics")).header("X-EXECD-ACCESS-TOKEN", &other).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), if other == token { 200 } else { 401 });
+    }
+}

@@ -32,7 +32,7 @@ pub use proxy::strip_self;
 
 use crate::claim::{Claims, TokenHash};
 use crate::envs::{self, Env};
-use crate::exec::Engine;
+use crate::exec::{Engine, Stop};
 use crate::metrics::Meter;
 use crate::pty::Terminals;
 use crate::session::Sessions;
@@ -77,6 +77,15 @@ impl App {
         let mut env = self.base.clone();
         self.claims.overlay(&mut env);
         env
+    }
+
+    /// Ends all that runs: TERM now, KILL after the grace.
+    pub async fn end(&self, grace: std::time::Duration) {
+        for terminal in self.terminals.list() {
+            let _ = self.terminals.delete(&terminal.id);
+        }
+        let running = self.engine.running();
+        futures::future::join_all(running.iter().map(|execution| execution.stop(Stop { grace }))).await;
     }
 
     /// Environment of the next command.

@@ -1,7 +1,7 @@
 //! What handlers need of a request: bounded JSON bodies, form-encoded queries, a request id.
 
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
@@ -110,12 +110,18 @@ impl Query {
     }
 }
 
-/// Gives every answer the id of its request: the caller's own if it sent one.
+/// Gives every answer the id of its request: the caller's own if it sent one. The log has the route, never
+/// the address, which may carry paths and tokens.
 pub async fn identify(request: Request, next: Next) -> Response {
     const NAME: HeaderName = HeaderName::from_static("x-request-id");
     let given = request.headers().get(NAME).filter(|id| id.len() <= 128).cloned();
-    let mut response = next.run(request).await;
     let id = given.or_else(|| HeaderValue::try_from(uuid::Uuid::new_v4().simple().to_string()).ok());
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let (method, begun) = (request.method().clone(), std::time::Instant::now());
+    let mut response = next.run(request).await;
+    let (status, ms) = (response.status().as_u16(), begun.elapsed().as_secs_f64() * 1000.0);
+    let route = route.as_deref().unwrap_or("unknown");
+    tracing::debug!(%method, route, status, ms, id = id.as_ref().and_then(|id| id.to_str().ok()), "answered");
     if let Some(id) = id {
         response.headers_mut().insert(NAME, id);
     }

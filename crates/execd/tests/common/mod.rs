@@ -58,11 +58,19 @@ impl Execd {
     }
 
     pub fn start(dir: TempDir, env: &[(&str, &str)]) -> Self {
+        Self::launch(dir, &["-log-level=6"], env)
+    }
+
+    pub fn with_args(args: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::launch(tempfile::tempdir().unwrap(), args, env)
+    }
+
+    fn launch(dir: TempDir, args: &[&str], env: &[(&str, &str)]) -> Self {
         // The client wants a provider even for plain HTTP; a second installation changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder().timeout(DEADLINE).build().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_execd"));
-        command.args(["-port=0", "-log-level=6"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.arg("-port=0").args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         for name in ["OPENSANDBOX_DAEMON_KEY", "OPENSANDBOX_POD_UID", "EXECD_ACCESS_TOKEN", "OPENSANDBOX_ID"] {
             command.env_remove(name);
         }
