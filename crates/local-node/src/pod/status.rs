@@ -64,12 +64,12 @@ pub fn build(view: &View<'_>) -> PodStatus {
         }
     });
     let mut init_statuses: Vec<ContainerStatus> =
-        init.iter().map(|container| container_status(view, container, true, true)).collect();
+        init.iter().map(|container| container_status(view, container, true)).collect();
     let sidecars = init.iter().zip(&init_statuses).filter(|(container, _)| is_sidecar(container));
     let unready_sidecars: Vec<String> =
         sidecars.filter(|(_, status)| !status.ready).map(|(container, _)| container.name.clone()).collect();
     let mut statuses: Vec<ContainerStatus> =
-        spec.containers.iter().map(|container| container_status(view, container, false, initialized)).collect();
+        spec.containers.iter().map(|container| container_status(view, container, false)).collect();
     bound_messages(&mut [&mut init_statuses, &mut statuses]);
     let (phase, reason, message) = phase(view, initialized);
     let finished = matches!(phase, "Succeeded" | "Failed");
@@ -280,7 +280,10 @@ fn restarting(view: &View<'_>) -> bool {
     starts_afresh(view.pod, view.state) || view.state.containers.values().any(removed)
 }
 
-fn container_status(view: &View<'_>, container: &Container, is_init: bool, initialized: bool) -> ContainerStatus {
+fn container_status(view: &View<'_>, container: &Container, is_init: bool) -> ContainerStatus {
+    let has_init =
+        view.pod.spec.as_ref().is_some_and(|spec| spec.init_containers.as_ref().is_some_and(|i| !i.is_empty()));
+    let not_yet = if has_init { "PodInitializing" } else { "ContainerCreating" };
     let name = &container.name;
     let memory = view.memory.containers.get(name);
     let runs = view.state.containers.get(name).map(Vec::as_slice).unwrap_or_default();
@@ -308,8 +311,7 @@ fn container_status(view: &View<'_>, container: &Container, is_init: bool, initi
             let again = !over
                 && outcome.is_some_and(|outcome| verdict(view.pod, container, is_init, outcome) != Verdict::Stays);
             if removed && !over {
-                let reason = if initialized { "ContainerCreating" } else { "PodInitializing" };
-                (waiting_state(reason, ""), Some(ended))
+                (waiting_state(not_yet, ""), Some(ended))
             } else if let (Some(waiting), true) = (waits, again) {
                 (waiting_state(&waiting.reason, &waiting.message), Some(ended))
             } else if again && memory.is_some_and(|memory| memory.backoff.pause().is_some()) {
@@ -331,8 +333,7 @@ fn container_status(view: &View<'_>, container: &Container, is_init: bool, initi
                 (Some(waiting), _) => waiting_state(&waiting.reason, &waiting.message),
                 (None, Some(waiting)) => waiting_state(&waiting.reason, &waiting.message),
                 (None, None) if lost => waiting_state("ContainerStatusUnknown", "the container was never started"),
-                (None, None) if !initialized => waiting_state("PodInitializing", ""),
-                (None, None) => waiting_state("ContainerCreating", ""),
+                (None, None) => waiting_state(not_yet, ""),
             };
             (state, None)
         }
