@@ -113,19 +113,20 @@ impl Leadership {
         }
         let release = async {
             let api = self.api();
-            let Some(lease) = api.get_opt(&self.election.name).await? else { return Ok(()) };
+            let Some(lease) = api.get_opt(&self.election.name).await? else { return Ok(false) };
             let mut spec = lease.spec.clone().unwrap_or_default();
             if spec.holder_identity.as_deref() != Some(self.election.identity.as_str()) {
-                return Ok(());
+                return Ok(false);
             }
             spec.holder_identity = Some(String::new());
             spec.lease_duration_seconds = Some(1);
             spec.renew_time = Some(MicroTime(self.clock.now()));
             let released = Lease { spec: Some(spec), ..lease };
-            api.replace(&self.election.name, &PostParams::default(), &released).await.map(|_| ())
+            api.replace(&self.election.name, &PostParams::default(), &released).await.map(|_| true)
         };
         match tokio::time::timeout(self.election.duration / 5, release).await {
-            Ok(Ok(())) => tracing::info!(lease = self.election.name, "released"),
+            Ok(Ok(true)) => tracing::info!(lease = self.election.name, "released"),
+            Ok(Ok(false)) => tracing::info!(lease = self.election.name, "another holds the lease already"),
             Ok(Err(error)) => tracing::warn!(%error, "the leader lease was not released and has to run out"),
             Err(_) => tracing::warn!("the leader lease was not released in time and has to run out"),
         }

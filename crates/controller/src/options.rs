@@ -215,7 +215,8 @@ fn command() -> Command {
         // Of some the value may be left out, as Go's flags allow for truth values.
         Arg::new(name).long(name).hide(true).num_args(0..=1).default_missing_value("true")
     });
-    Flags::command().args(ignored)
+    // As with Go: what is given twice is what was given last.
+    Flags::command().args(ignored).args_override_self(true)
 }
 
 /// Published controllers take flags with one dash or two.

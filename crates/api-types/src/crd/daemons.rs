@@ -26,8 +26,10 @@ fn has_port(container: &Container, port: u16) -> bool {
     container.ports.iter().flatten().any(|p| p.container_port == i32::from(port))
 }
 
-fn words(container: &Container) -> impl Iterator<Item = &String> {
-    container.command.iter().flatten().chain(container.args.iter().flatten())
+/// The words of what a container runs, those inside of a shell's script too.
+fn words(container: &Container) -> impl Iterator<Item = &str> {
+    let arguments = container.command.iter().flatten().chain(container.args.iter().flatten());
+    arguments.flat_map(|a| a.split(|c: char| c.is_whitespace() || ";&|()\"'".contains(c)))
 }
 
 fn runs_execd(container: &Container) -> bool {
@@ -89,6 +91,16 @@ mod tests {
         assert_eq!(found.execd.as_deref(), Some("sandbox-container"));
         assert_eq!(found.task_executor.as_deref(), Some("task-executor"));
         assert_eq!(Daemons::of(&PodSpec::default()), Daemons::default());
+    }
+
+    #[test]
+    fn daemons_that_a_script_starts_are_found() {
+        let script = "/opt/opensandbox/task-executor -listen-addr=0.0.0.0:5758 & exec \"/opt/opensandbox/execd\"";
+        let pod: PodSpec = serde_json::from_value(serde_json::json!({
+            "containers": [{"name": "main", "command": ["/bin/sh", "-c", script]}]}))
+        .unwrap();
+        let found = Daemons::of(&pod);
+        assert_eq!((found.execd.as_deref(), found.task_executor.as_deref()), (Some("main"), Some("main")));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{ActError, Context};
 use crate::daemons::{DaemonAddress, DaemonError};
-use crate::planner::batch::CLAIM_REJECTED;
+use crate::planner::batch::{CLAIM_REJECTED, OLD_DAEMON};
 use crate::world::{BatchSnapshot, ClaimSeen, Claimant, PodView, Trouble, Uid};
 
 /// First and longest wait between two tries: a daemon that was just started listens soon.
@@ -90,6 +90,10 @@ async fn claim_pod(ctx: &Context, batch: &Uid, pod: &PodView, request: &ClaimReq
 /// A pod without a daemon that takes claims is marked itself. It cannot be told anything.
 async fn claim_by_label(ctx: &Context, batch: &Uid, pod: &PodView, request: &ClaimRequest) -> ClaimSeen {
     if !request.env.is_empty() || !request.entrypoint.is_empty() {
+        if pod.claimant != Claimant::Label && !pod.keyed {
+            let message = "spec.claim asks for env or an entrypoint, and the pod's daemon is of an older version";
+            return ClaimSeen::Refused(Trouble::new(OLD_DAEMON, message));
+        }
         let message = "spec.claim asks for env or an entrypoint, and the pod has no daemon that takes claims";
         return ClaimSeen::Refused(Trouble::new(CLAIM_REJECTED, message));
     }

@@ -26,6 +26,10 @@ const UNCLAIMED: &str = "Unclaimed";
 /// The daemons' word that what the claim brings can't be used: another pod would say the same.
 pub const CLAIM_REJECTED: &str = "ClaimRejected";
 
+/// The pod was made by an older controller and cannot be told what the claim brings: a newer pod can, and the older
+/// ones are few and get fewer.
+pub const OLD_DAEMON: &str = "OldDaemon";
+
 /// Settings of the planner.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -176,7 +180,8 @@ fn unclaimed(grant: &Grant) -> bool {
 pub(super) fn gave_up(grants: &[&Grant]) -> Option<Trouble> {
     let mut lost: Vec<_> = grants.iter().filter(|g| g.state == GrantState::Lost).collect();
     lost.sort_by_key(|g| std::cmp::Reverse(g.epoch));
-    let row = lost.iter().take_while(|g| unclaimed(g)).count();
+    let told = |g: &&&&Grant| !g.reason.as_deref().is_some_and(|r| r.ends_with(OLD_DAEMON));
+    let row = lost.iter().take_while(|g| unclaimed(g)).filter(told).count();
     let last = lost.first().and_then(|g| g.reason.clone()).unwrap_or_default();
     if last.ends_with(CLAIM_REJECTED) {
         return Some(Trouble::new(CLAIM_REJECTED, "the pod refused what the claim brings"));

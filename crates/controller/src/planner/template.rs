@@ -157,6 +157,14 @@ mod tests {
     }
 
     #[test]
+    fn a_new_controller_does_not_change_revisions() {
+        let template = json!({"metadata": {"labels": {"app": "sandbox"}}, "spec": {"containers": [
+            {"name": "main", "image": "nginx:latest", "env": [{"name": "A", "value": "b"}]}]}});
+        // Written down: what a controller adds to pods, and how it reads templates, is no part of it.
+        assert_eq!(revision(&template), "ade6d75528269f14");
+    }
+
+    #[test]
     fn a_pool_pod_carries_what_it_must() {
         let mut pool = Pool::new("p", PoolSpec::default());
         pool.metadata.uid = Some("pool-uid".into());

@@ -3,11 +3,12 @@
 //! Such a record counts only until the object has grants of its own, and only for pods that an older controller made:
 //! ours are never granted by annotation, so that nobody takes one by writing its name there.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 
 use api_types::crd::{BatchSandbox, GrantState, PodNames};
 use api_types::names::annotations;
 use jiff::Timestamp;
+use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use super::{ObjectName, Owner, PodView, Uid, World};
 use crate::planner::batch;
@@ -119,6 +120,16 @@ impl Index {
             && self.unsure.keys().any(|pool| pool.namespace == pod.namespace && made_by(&pool.name, &pod.name))
     }
 
+    /// Pods that a record is, or may be, about.
+    fn named_by(&self, record: &Record) -> Vec<ObjectName> {
+        if record.granted.is_ok() {
+            return record.held().collect();
+        }
+        let of_pool =
+            |name: &&ObjectName| name.namespace == record.pool.namespace && made_by(&record.pool.name, &name.name);
+        self.pods.keys().filter(of_pool).cloned().collect()
+    }
+
     /// Keeps the record of an object; the pods whose holder may be another now.
     fn set(&mut self, uid: &Uid, record: Option<Record>) -> Vec<Uid> {
         if self.records.get(uid) == record.as_ref() {
@@ -133,27 +144,25 @@ impl Index {
                         self.holders.remove(&name);
                     }
                 }
-                changed.insert(name);
             }
-            if old.granted.is_err() {
-                if let Some(n) = self.unsure.get_mut(&old.pool) {
-                    *n -= 1;
-                    if *n == 0 {
-                        self.unsure.remove(&old.pool);
-                    }
+            if old.granted.is_err()
+                && let Some(n) = self.unsure.get_mut(&old.pool)
+            {
+                *n -= 1;
+                if *n == 0 {
+                    self.unsure.remove(&old.pool);
                 }
-                changed.extend(self.pods.keys().cloned());
             }
+            changed.extend(self.named_by(&old));
         }
         if let Some(new) = record {
             for name in new.held() {
-                self.holders.entry(name.clone()).or_default().insert((new.created, uid.clone()));
-                changed.insert(name);
+                self.holders.entry(name).or_default().insert((new.created, uid.clone()));
             }
             if new.granted.is_err() {
                 *self.unsure.entry(new.pool.clone()).or_default() += 1;
-                changed.extend(self.pods.keys().cloned());
             }
+            changed.extend(self.named_by(&new));
             self.records.insert(uid.clone(), new);
         }
         changed.iter().filter_map(|name| self.pods.get(name).cloned()).collect()

@@ -153,3 +153,130 @@ fn a_listing_buries_what_it_does_not_name() {
     assert_eq!(counts(&world).existing(), 1);
     assert!(world.pod("a").is_none() && world.pod("b").is_some());
 }
+
+#[test]
+fn a_standby_promises_nothing_until_it_leads() {
+    let mut world = world();
+    world.stand_by();
+    world.apply_pool(pool("p", 9));
+    world.apply_pod(pod("a", 1, |_| {}));
+    world.apply_batch(batch("x", 2, json!([])));
+    assert!(reserved(&world, "x").is_empty());
+    // The leader gives the pod to another.
+    world.apply_batch(batch("y", 3, grant("a", "Granted")));
+    world.lead();
+    assert!(reserved(&world, "x").is_empty());
+    world.apply_pod(pod("b", 4, |_| {}));
+    assert_eq!(reserved(&world, "x"), ["b"]);
+}
+
+#[test]
+fn a_promise_gives_way_to_a_durable_grant_of_another() {
+    let mut world = world();
+    world.apply_pool(pool("p", 9));
+    world.apply_pod(pod("a", 1, |_| {}));
+    world.apply_batch(batch("x", 2, json!([])));
+    assert_eq!(reserved(&world, "x"), ["a"]);
+    world.apply_batch(batch("y", 3, grant("a", "Granted")));
+    assert!(reserved(&world, "x").is_empty());
+    assert_eq!(counts(&world).held, 1);
+}
+
+#[test]
+fn a_namespaces_listing_says_nothing_about_others() {
+    let mut world = World::of(&["d".to_owned(), "e".to_owned()]);
+    let (d, e): (Scope, Scope) = (Some("d".into()), Some("e".into()));
+    for kind in [Kind::Pod, Kind::Pool, Kind::Batch] {
+        world.begin_list(kind, &d);
+        world.end_list(kind, &d);
+    }
+    assert!(!world.is_synced(), "e is not listed yet");
+    world.apply_pool(pool("p", 9));
+    world.apply_pod(pod("a", 1, |_| {}));
+    for kind in [Kind::Pod, Kind::Pool, Kind::Batch] {
+        world.begin_list(kind, &e);
+        world.end_list(kind, &e);
+    }
+    assert!(world.is_synced());
+    assert_eq!(counts(&world).ready, 1);
+}
+
+/// A BatchSandbox as an older controller left it.
+fn old_batch(name: &str, version: u64, allocated: &str, released: &str) -> BatchSandbox {
+    let mut batch = batch(name, version, json!([]));
+    let annotations = [("alloc-status", allocated), ("alloc-released", released)];
+    let annotations = annotations.iter().filter(|(_, text)| !text.is_empty());
+    batch.metadata.annotations =
+        Some(annotations.map(|(k, v)| (format!("sandbox.opensandbox.io/{k}"), (*v).to_owned())).collect());
+    batch
+}
+
+fn heirs(world: &World, batch: &str) -> Vec<(String, api_types::crd::GrantState)> {
+    let snapshot = world.batch_snapshot(&ObjectName::new("d", batch), Timestamp::UNIX_EPOCH).unwrap();
+    snapshot.inherited.unwrap().unwrap().into_iter().map(|i| (i.name, i.state)).collect()
+}
+
+#[test]
+fn who_has_not_released_a_pod_inherits_it_in_whatever_order_they_are_seen() {
+    use api_types::crd::GrantState::{Claimed, Released};
+    let former = || old_batch("former", 2, r#"{"pods":["p-1"]}"#, r#"{"pods":["p-1"]}"#);
+    let heir = || old_batch("heir", 3, r#"{"pods":["p-1"]}"#, "");
+    let later = || old_batch("later", 4, r#"{"pods":["p-1"]}"#, "");
+    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1], [1, 3, 0, 2]] {
+        let mut world = world();
+        world.stand_by();
+        world.apply_pool(pool("p", 9));
+        for step in order {
+            match step {
+                0 => world.apply_pod(pod("p-1", 1, |_| {})),
+                1 => world.apply_batch(former()),
+                2 => world.apply_batch(heir()),
+                _ => world.apply_batch(later()),
+            }
+        }
+        world.lead();
+        assert_eq!(heirs(&world, "heir"), [("p-1".to_owned(), Claimed)], "{order:?}");
+        assert_eq!(heirs(&world, "former"), [("p-1".to_owned(), Released)], "{order:?}");
+        assert_eq!(heirs(&world, "later"), [("p-1".to_owned(), api_types::crd::GrantState::Lost)], "{order:?}");
+        assert_eq!((counts(&world).held, counts(&world).ready), (1, 0), "{order:?}");
+    }
+}
+
+#[test]
+fn an_inherited_pod_is_not_idle_and_a_keyed_one_is_never_inherited() {
+    let mut world = world();
+    world.apply_pool(pool("p", 9));
+    world.apply_pod(pod("p-1", 1, |_| {}));
+    world.apply_pod(pod("p-2", 1, |p| p.keyed = true));
+    world.apply_batch(old_batch("old", 2, r#"{"pods":["p-1","p-2"]}"#, ""));
+    world.apply_batch(batch("x", 3, json!([])));
+    world.apply_batch(batch("y", 4, json!([])));
+    assert_eq!(reserved(&world, "x"), ["p-2"]);
+    assert!(reserved(&world, "y").is_empty());
+    world.remove_batch("old-uid");
+    assert_eq!(counts(&world).spent, 1, "its pod was used");
+    assert!(reserved(&world, "y").is_empty());
+}
+
+#[test]
+fn a_record_that_cannot_be_read_keeps_the_pools_old_pods_where_they_are() {
+    let mut world = world();
+    world.apply_pool(pool("p", 9));
+    world.apply_batch(old_batch("broken", 2, "{", ""));
+    world.apply_pod(pod("p-1", 1, |_| {}));
+    world.apply_pod(pod("p-2", 1, |p| p.keyed = true));
+    world.apply_batch(batch("x", 3, json!([])));
+    assert_eq!(reserved(&world, "x"), ["p-2"]);
+    assert_eq!((counts(&world).held, counts(&world).spent), (2, 0));
+    assert!(
+        world
+            .batch_snapshot(&ObjectName::new("d", "broken"), Timestamp::UNIX_EPOCH)
+            .unwrap()
+            .inherited
+            .unwrap()
+            .is_err()
+    );
+    // Mended: only what it names is its.
+    world.apply_batch(old_batch("broken", 5, r#"{"pods":["p-9"]}"#, ""));
+    assert_eq!((counts(&world).held, counts(&world).ready), (1, 1));
+}

@@ -9,6 +9,11 @@
 mod batches;
 mod daemons;
 mod fake;
+mod fixtures;
+mod leaders;
+mod losses;
 mod platform;
 mod pools;
+mod refusals;
 mod sandboxes;
+mod upstream;

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::{Client, ResourceExt as _};
-use local_api::env::{Hook, WriteInfo};
+use local_api::env::{Hook, NoHook, WriteInfo};
 use local_api::{Api as LocalApi, Options};
 use parking_lot::Mutex;
 use serde_json::json;
@@ -27,10 +27,16 @@ const DEADLINE: Duration = Duration::from_secs(60);
 struct Counter {
     writes: Mutex<BTreeMap<(String, String), usize>>,
     written: watch::Sender<u64>,
+    /// What a test does to writes.
+    before: Arc<dyn Hook>,
 }
 
 #[async_trait::async_trait]
 impl Hook for Counter {
+    async fn before_write(&self, write: &WriteInfo) -> local_api::error::Result<()> {
+        self.before.before_write(write).await
+    }
+
     async fn after_write(&self, write: &WriteInfo) -> local_api::error::Result<()> {
         *self.writes.lock().entry((write.plural.clone(), write.name.clone())).or_default() += 1;
         self.written.send_modify(|n| *n += 1);
@@ -64,7 +70,24 @@ impl Drop for Platform {
 impl Platform {
     /// Everything runs.
     pub async fn start() -> Self {
-        let counter = Arc::new(Counter { writes: Mutex::default(), written: watch::Sender::new(0) });
+        Self::start_with(Arc::new(NoHook)).await
+    }
+
+    /// Everything runs, and something is done to writes.
+    pub async fn start_with(before: Arc<dyn Hook>) -> Self {
+        let mut platform = Self::bare_with(before).await;
+        platform.start_controller();
+        platform
+    }
+
+    /// Everything but a controller.
+    pub async fn bare() -> Self {
+        Self::bare_with(Arc::new(NoHook)).await
+    }
+
+    /// Everything but a controller, and something is done to writes.
+    pub async fn bare_with(before: Arc<dyn Hook>) -> Self {
+        let counter = Arc::new(Counter { writes: Mutex::default(), written: watch::Sender::new(0), before });
         let api = LocalApi::in_memory_with(Options { hook: counter.clone(), ..Options::default() });
         let client = api.client("default");
         for definition in crd::all() {
@@ -77,9 +100,12 @@ impl Platform {
             namespaces.create(&PostParams::default(), &default).await.unwrap();
         }
         let node = tokio::spawn(node(client.clone()));
-        let mut platform = Self { api, client, daemons: FakeDaemons::new(), counter, controller: None, node };
-        platform.start_controller();
-        platform
+        Self { api, client, daemons: FakeDaemons::new(), counter, controller: None, node }
+    }
+
+    /// A client like those of other programs.
+    pub fn another_client(&self) -> Client {
+        self.api.client("default")
     }
 
     /// Starts a controller that knows nothing yet.
