@@ -20,13 +20,29 @@ enum What {
         #[arg(long, default_value_t = 200)]
         runs: u32,
     },
+    /// An execd: commands, streams, files, memory. Without --target one is built and started.
+    Execd {
+        /// What the measuring binary takes: --target URL, --token TOKEN, --runs N, --mebibytes N, --streams N.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 /// Builds everything for release and runs the measuring binary.
 pub fn run(options: &Options) -> Result<()> {
-    let What::Embedded { runs } = &options.what;
-    let binaries = cargo::build_platform()?;
     let mut bench = cargo::cargo(&["run", "--release", "--quiet", "--package", "e2e", "--bin", "bench", "--"]);
-    bench.arg("embedded").arg("--binaries").arg(binaries).arg("--runs").arg(runs.to_string());
+    match &options.what {
+        What::Embedded { runs } => {
+            let binaries = cargo::build_platform()?;
+            bench.arg("embedded").arg("--binaries").arg(binaries).arg("--runs").arg(runs.to_string());
+        }
+        What::Execd { arguments } => {
+            bench.arg("execd").args(arguments);
+            if !arguments.iter().any(|argument| argument.starts_with("--target")) {
+                cargo::run(&mut cargo::cargo(&["build", "--release", "--package", "execd", "--bins"]))?;
+                bench.arg("--binary").arg(cargo::release_dir()?.join("execd"));
+            }
+        }
+    }
     cargo::run(&mut bench)
 }

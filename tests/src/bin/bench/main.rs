@@ -3,6 +3,7 @@
 mod audit;
 mod cluster;
 mod embedded;
+mod execd;
 mod figures;
 
 use std::path::PathBuf;
@@ -29,11 +30,14 @@ enum Ground {
     },
     /// A platform installed on the cluster of the current kubeconfig.
     Cluster(cluster::Options),
+    /// One execd: commands, streams, files, memory.
+    Execd(execd::Options),
 }
 
 fn main() -> Result<()> {
     match Arguments::parse().ground {
         Ground::Embedded { binaries, runs } => embedded::run(&binaries, runs),
         Ground::Cluster(options) => cluster::run(&options),
+        Ground::Execd(options) => execd::run(&options),
     }
 }
