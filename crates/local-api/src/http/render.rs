@@ -74,7 +74,12 @@ impl Rendering {
             "*/*",
         ];
         let media = |alternative: &str| alternative.split(';').next().unwrap_or_default().trim().to_owned();
-        if accept.is_empty() || accept.split(',').any(|a| SERVED.contains(&media(a).as_str())) {
+        // Objects, or one of the forms that a list may be turned into.
+        let form = |alternative: &str| {
+            let parts = alternative.split(';').filter_map(|part| part.trim().strip_prefix("as="));
+            parts.last().is_none_or(|form| form == "Table" || form.starts_with("PartialObjectMetadata"))
+        };
+        if accept.is_empty() || accept.split(',').any(|a| SERVED.contains(&media(a).as_str()) && form(a)) {
             return Ok(());
         }
         let why = "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf";

@@ -94,7 +94,7 @@ fn target(core: &Core, group: &str, version: &str, rest: &[&str]) -> Result<Targ
     let resource = find(plural)?;
     // A namespaced object without its namespace, or the reverse, is no path.
     if resource.namespaced == namespace.is_empty() && !(resource.namespaced && name.is_empty()) {
-        return Err(ApiError::no_such_path());
+        return Err(if resource.is_custom() { ApiError::page_not_found() } else { ApiError::no_such_path() });
     }
     if let Some(sub) = subresource
         && !resource.subresources().contains(&sub)

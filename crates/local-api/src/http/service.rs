@@ -217,7 +217,8 @@ fn change(core: &Arc<Core>, target: &Target, call: &Call) -> Result<Response<Api
     let outcome = match (&call.method, target.subresource.as_deref()) {
         (&Method::POST, None) if collection => {
             if target.resource.namespaced && target.namespace.is_empty() {
-                return Err(ApiError::method_not_allowed());
+                let custom = target.resource.is_custom();
+                return Err(if custom { ApiError::page_not_found() } else { ApiError::method_not_allowed() });
             }
             create::create(core, target, call.value()?, &options()?)?
         }
@@ -279,7 +280,8 @@ fn remove(core: &Core, target: &Target, call: &Call) -> Result<Response<ApiBody>
         options = options.read(&value)?;
     }
     if target.name.is_empty() {
-        if target.resource.namespaced && target.namespace.is_empty() {
+        // Nobody deletes all namespaces, or the objects of all, at once.
+        if target.resource.namespaced && target.namespace.is_empty() || target.resource.is(Builtin::Namespace) {
             return Err(ApiError::method_not_allowed());
         }
         let (items, version) = delete::delete_collection(core, target, &selector(target, &call.query)?, &options)?;

@@ -52,9 +52,7 @@ pub(crate) fn apply(core: &Core, target: &Target, body: &[u8], options: &WriteOp
             }
             let uid = object::meta_str(&config, "uid");
             if !uid.is_empty() {
-                let cause = Cause::invalid("metadata.uid", &uid.into(), "field is immutable");
-                let resource = &target.resource;
-                return Err(ApiError::invalid(&resource.group, &resource.kind, &target.name, vec![cause]));
+                return Err(immutable_uid(target, uid));
             }
             let mut fresh = config.clone();
             object::meta_mut(&mut fresh).shift_remove("resourceVersion");
@@ -76,6 +74,11 @@ pub(crate) fn apply(core: &Core, target: &Target, body: &[u8], options: &WriteOp
             Err(error) => return Err(error),
         }
     }
+}
+
+fn immutable_uid(target: &Target, uid: &str) -> ApiError {
+    let cause = Cause::invalid("metadata.uid", &uid.into(), "field is immutable");
+    ApiError::invalid(&target.resource.group, &target.resource.kind, &target.name, vec![cause])
 }
 
 /// Refuses fields that no schema knows and items that are there twice: nobody could own them.
@@ -108,6 +111,10 @@ fn merged(target: &Target, live: &Value, config: &Value, wanted: &FieldSet, opti
             && m.subresource == subresource
             && m.api_version == api_version
     };
+    let uid = object::meta_str(config, "uid");
+    if !uid.is_empty() && uid != object::uid(live) {
+        return Err(immutable_uid(target, uid));
+    }
     let managers = managed::owners_for_apply(live, target);
     let mut new = live.clone();
     fieldset::merge(&mut new, config, Some(&root), &defs);

@@ -239,6 +239,10 @@ pub(crate) fn diff(old: Option<&Value>, new: Option<&Value>, node: Option<&Node>
         (None, Some(new)) => (whole(new, node, defs), none()),
         (Some(old), None) => (none(), whole(old, node, defs)),
         (Some(old), Some(new)) if old == new => (none(), none()),
+        // Nothing in a list or map that is there.
+        (Some(Value::Null), Some(new @ Value::Array(_))) => {
+            diff(Some(&Value::Array(Vec::new())), Some(new), node, defs)
+        }
         (Some(Value::Object(before)), Some(Value::Object(after)))
             if !atomic(node) && !node.is_some_and(|n| n.resolve(defs).atomic) =>
         {

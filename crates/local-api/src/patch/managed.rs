@@ -143,10 +143,6 @@ pub(crate) fn strip(set: &mut FieldSet, target: &Target) {
             set.children.remove("f:metadata");
         }
     }
-    if target.resource.is(Builtin::Namespace) && target.subresource.is_none() {
-        // The server sets these, whoever writes.
-        set.cut(&["f:spec", "f:finalizers"]);
-    }
     if target.is_status() {
         let metadata = !target.resource.is_custom();
         set.children.retain(|step, _| step == "f:status" || metadata && step == "f:metadata");
@@ -192,6 +188,7 @@ fn blank(target: &Target) -> Value {
     }
     let spec = match target.resource.builtin {
         Some(Builtin::Pod) => json!({"containers": []}),
+        Some(Builtin::Namespace) => json!({"finalizers": ["kubernetes"]}),
         Some(Builtin::Definition) => json!({"names": {}, "versions": []}),
         _ => json!({}),
     };

@@ -9,7 +9,6 @@ use crate::object;
 
 pub(super) fn columns(kind: Builtin) -> Vec<Column> {
     let text = |name: &str, priority: i64, what: &str| column(name, "string", "", priority, what);
-    let number = |name: &str, what: &str| column(name, "integer", "", 0, what);
     let middle = match kind {
         Builtin::Pod => vec![
             text("Ready", 0, "The aggregate readiness state of this pod for accepting traffic."),
@@ -24,7 +23,7 @@ pub(super) fn columns(kind: Builtin) -> Vec<Column> {
         Builtin::Namespace => vec![text("Status", 0, "The status of the namespace"), age_column()],
         Builtin::ConfigMap => vec![text("Data", 0, "Number of entries."), age_column()],
         Builtin::Secret => {
-            vec![text("Type", 0, "Kind of the secret's data."), number("Data", "Number of entries."), age_column()]
+            vec![text("Type", 0, "Kind of the secret's data."), text("Data", 0, "Number of entries."), age_column()]
         }
         Builtin::ServiceAccount => vec![age_column()],
         Builtin::Node => vec![

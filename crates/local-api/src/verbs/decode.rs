@@ -116,6 +116,12 @@ pub(crate) fn admit(value: &mut Value, target: &Target, options: &WriteOptions) 
             resource.kind, resource.version, resource.kind
         )));
     }
+    if let Some(at) = bad_base64(value, resource) {
+        return Err(ApiError::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {}: illegal base64 data at input byte {at}",
+            resource.kind, resource.version, resource.kind
+        )));
+    }
     let mut unknown = Vec::new();
     if options.field_validation != FieldValidation::Ignore {
         unknown = schema::unknown_fields(value, &schema.root, &schema.defs);
@@ -169,6 +175,22 @@ fn bad_micro_time(value: &Value, resource: &Resource) -> Option<(String, &'stati
             return Some((text.to_owned(), "it is no time"));
         }
         (!text.contains('.')).then(|| (text.to_owned(), "it has no fraction of a second"))
+    })
+}
+
+/// Where the bytes of a Secret or ConfigMap are not written in base64.
+fn bad_base64(value: &Value, resource: &Resource) -> Option<usize> {
+    use base64::Engine as _;
+    let field = match resource.builtin {
+        Some(Builtin::Secret) => "data",
+        Some(Builtin::ConfigMap) => "binaryData",
+        _ => return None,
+    };
+    let values = value.get(field).and_then(Value::as_object)?.values().filter_map(Value::as_str);
+    values.into_iter().find_map(|text| match base64::engine::general_purpose::STANDARD.decode(text).err()? {
+        base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => Some(at),
+        base64::DecodeError::InvalidLength(at) => Some(at),
+        base64::DecodeError::InvalidPadding => Some(text.len()),
     })
 }
 

@@ -167,6 +167,7 @@ fn mark(core: &Core, target: &Target, value: &mut Value, options: &DeleteOptions
     let current = object::meta(value).get("deletionGracePeriodSeconds").and_then(Value::as_i64);
     let terminating = object::is_terminating(value);
     let shortened = match current {
+        None if terminating => return Ok(()),
         // Kubernetes: a second delete may only shorten the grace period, and only when it says so.
         Some(current) if terminating => {
             if options.grace.is_none() || grace >= current {
@@ -178,9 +179,13 @@ fn mark(core: &Core, target: &Target, value: &mut Value, options: &DeleteOptions
     };
     let meta = object::meta_mut(value);
     meta.insert("deletionTimestamp".into(), rfc3339(shortened).into());
-    meta.insert("deletionGracePeriodSeconds".into(), grace.into());
+    // Namespaces and definitions end in steps of their own and have no such time.
+    if !matches!(resource.builtin, Some(Builtin::Namespace | Builtin::Definition)) {
+        meta.insert("deletionGracePeriodSeconds".into(), grace.into());
+    }
     if let Some(generation) = meta.get("generation").and_then(Value::as_i64)
         && !terminating
+        && !resource.is(Builtin::Definition)
     {
         meta.insert("generation".into(), (generation + 1).into());
     }

@@ -1,6 +1,7 @@
 //! The verbs on objects. They neither wait nor know HTTP.
 
 pub(crate) mod create;
+pub(crate) mod data;
 pub(crate) mod decode;
 pub(crate) mod delete;
 pub(crate) mod duplicates;

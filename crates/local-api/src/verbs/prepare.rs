@@ -97,6 +97,10 @@ pub(crate) fn defaults(value: &mut Value, resource: &Resource) {
         Some(Builtin::Service) => {
             let status = object::child_mut(value, "status");
             status.entry("loadBalancer").or_insert_with(|| serde_json::json!({}));
+            let ports = value.get_mut("spec").and_then(|s| s.get_mut("ports")).and_then(Value::as_array_mut);
+            for port in ports.into_iter().flatten().filter(|p| p.get("targetPort").is_none()) {
+                port["targetPort"] = port.get("port").cloned().unwrap_or_default();
+            }
         }
         _ => {}
     }
@@ -206,21 +210,23 @@ pub(crate) fn for_update(target: &Target, old: &Value, new: &mut Value) -> Resul
         }
     }
     defaults(new, resource);
-    if !target.is_status() && !binds && counts_generations(resource) && !same_spec(old, new) {
+    if !target.is_status() && !binds && counts_generations(resource) && !same_spec(resource, old, new) {
         let generation = object::meta(old).get("generation").and_then(Value::as_i64).unwrap_or(0) + 1;
         object::meta_mut(new).insert("generation".into(), generation.into());
     }
     Ok(())
 }
 
-/// Whether everything but metadata and status is the same.
-fn same_spec(old: &Value, new: &Value) -> bool {
+/// Whether everything but the metadata, and a status that has a path of its own, is the same.
+fn same_spec(resource: &Resource, old: &Value, new: &Value) -> bool {
     let relevant = |value: &Value| -> Vec<(String, Value)> {
         let mut list: Vec<_> = value
             .as_object()
             .into_iter()
             .flatten()
-            .filter(|(key, _)| !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind"))
+            .filter(|(key, _)| !matches!(key.as_str(), "metadata" | "apiVersion" | "kind"))
+            // A status without a path of its own is a field like any other.
+            .filter(|(key, _)| *key != "status" || !resource.has_status)
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect();
         list.sort_by(|a, b| a.0.cmp(&b.0));
@@ -253,10 +259,11 @@ pub(crate) fn check(target: &Target, old: Option<&Value>, new: &Value) -> Result
     match resource.builtin {
         None => custom_rules(resource, old, new, &mut causes),
         Some(Builtin::Event) => causes.extend(crate::events::check(target, old, new)),
-        Some(Builtin::Lease) => causes.extend(lease_rules(new)),
+        Some(Builtin::Lease) => causes.extend(super::data::lease_rules(new)),
         Some(Builtin::Pod) => causes.extend(crate::pods::check(target, old, new)),
         Some(Builtin::Definition) if !target.is_status() => causes.extend(crate::crd::check(old, new)),
-        Some(Builtin::ConfigMap | Builtin::Secret) => causes.extend(data_rules(resource, old, new)),
+        Some(Builtin::ConfigMap | Builtin::Secret) => causes.extend(super::data::rules(resource, old, new)),
+        Some(Builtin::Service) => causes.extend(super::data::service_rules(new)),
         _ => {}
     }
     if causes.is_empty() {
@@ -288,49 +295,4 @@ fn custom_rules(resource: &Resource, old: Option<&Value>, new: &Value, causes: &
     } else {
         causes.extend(schema::check_rules(new, old, root, defs));
     }
-}
-
-fn lease_rules(lease: &Value) -> Vec<Cause> {
-    let number = |field: &str| object::at(lease, &format!("spec.{field}")).and_then(Value::as_i64);
-    let mut causes = Vec::new();
-    if let Some(seconds) = number("leaseDurationSeconds").filter(|n| *n <= 0) {
-        causes.push(Cause::invalid("spec.leaseDurationSeconds", &seconds.into(), "must be greater than 0"));
-    }
-    if let Some(count) = number("leaseTransitions").filter(|n| *n < 0) {
-        causes.push(Cause::invalid("spec.leaseTransitions", &count.into(), "must be greater than or equal to 0"));
-    }
-    causes
-}
-
-/// Largest sum of the values of a ConfigMap or Secret.
-const DATA_LIMIT: usize = 1024 * 1024;
-
-fn data_rules(resource: &Resource, old: Option<&Value>, new: &Value) -> Vec<Cause> {
-    let mut causes = Vec::new();
-    let fields: &[&str] = if resource.is(Builtin::Secret) { &["data"] } else { &["data", "binaryData"] };
-    let mut size = 0;
-    for field in fields {
-        for (key, value) in new.get(field).and_then(Value::as_object).into_iter().flatten() {
-            size += value.as_str().map_or(0, str::len);
-            if !super::names::is_config_key(key) {
-                let rule = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
-                causes.push(Cause::invalid(format!("{field}[{key}]"), &key.as_str().into(), rule));
-            }
-        }
-    }
-    if size > DATA_LIMIT {
-        let field = if resource.is(Builtin::Secret) { "data" } else { "" };
-        causes.push(Cause::too_long(field, DATA_LIMIT as u64));
-    }
-    if let Some(old) = old
-        && old.get("immutable").and_then(Value::as_bool) == Some(true)
-    {
-        if new.get("immutable").and_then(Value::as_bool) != Some(true) {
-            causes.push(Cause::forbidden("immutable", "field is immutable when `immutable` is set"));
-        }
-        for field in fields.iter().filter(|f| old.get(**f) != new.get(**f)) {
-            causes.push(Cause::forbidden(*field, "field is immutable when `immutable` is set"));
-        }
-    }
-    causes
 }
