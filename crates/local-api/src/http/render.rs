@@ -76,8 +76,8 @@ impl Rendering {
         let media = |alternative: &str| alternative.split(';').next().unwrap_or_default().trim().to_owned();
         // Objects, or one of the forms that a list may be turned into.
         let form = |alternative: &str| {
-            let parts = alternative.split(';').filter_map(|part| part.trim().strip_prefix("as="));
-            parts.last().is_none_or(|form| form == "Table" || form.starts_with("PartialObjectMetadata"))
+            let form = alternative.rsplit(';').find_map(|part| part.trim().strip_prefix("as="));
+            form.is_none_or(|form| form == "Table" || form.starts_with("PartialObjectMetadata"))
         };
         if accept.is_empty() || accept.split(',').any(|a| SERVED.contains(&media(a).as_str()) && form(a)) {
             return Ok(());

@@ -40,7 +40,7 @@ fn visit(value: &Value, node: &Node, defs: &Defs, path: &str, causes: &mut Vec<C
     }
     if let (Value::Object(map), true) = (value, node.embedded) {
         for field in ["apiVersion", "kind"] {
-            if !map.get(field).is_some_and(|v| v.as_str().is_some_and(|t| !t.is_empty())) {
+            if map.get(field).and_then(Value::as_str).is_none_or(str::is_empty) {
                 causes.push(Cause::required(join(path, field), ""));
             }
         }

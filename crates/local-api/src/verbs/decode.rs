@@ -104,7 +104,7 @@ pub(crate) fn admit(value: &mut Value, target: &Target, options: &WriteOptions) 
     if !resource.is_custom() {
         drop_nulls(value);
     }
-    if resource.is(crate::kinds::Builtin::Pod) && crate::pods::has_bad_quantity(value) {
+    if resource.is(Builtin::Pod) && crate::pods::has_bad_quantity(value) {
         return Err(ApiError::bad_request(format!(
             "{} in version {:?} cannot be handled as a {}: quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
             resource.kind, resource.version, resource.kind

@@ -38,8 +38,12 @@ pub(crate) struct Pages(Mutex<PagesInner>);
 #[derive(Default)]
 struct PagesInner {
     counter: u64,
-    open: VecDeque<(u64, u64, Arc<[Arc<Stored>]>)>,
+    /// Number, version and everything of each.
+    open: VecDeque<(u64, u64, Items)>,
 }
+
+/// What a list gives, shared by its pages.
+type Items = Arc<[Arc<Stored>]>;
 
 /// Begun lists remembered at once.
 const OPEN_LISTS: usize = 64;
@@ -73,12 +77,7 @@ pub(crate) fn list(core: &Core, target: &Target, selector: &Selector, options: &
 }
 
 /// Everything that a list is to give, and the version at which it is so.
-fn begin(
-    core: &Core,
-    target: &Target,
-    selector: &Selector,
-    options: &ListOptions,
-) -> Result<(u64, Arc<[Arc<Stored>]>)> {
+fn begin(core: &Core, target: &Target, selector: &Selector, options: &ListOptions) -> Result<(u64, Items)> {
     let mut state = core.store.state();
     let version = state.version();
     if let Some(wanted) = options.resource_version.filter(|v| *v > version) {
@@ -101,7 +100,7 @@ fn begin(
 }
 
 /// Remembers a list that goes on.
-fn open(core: &Core, version: u64, items: Arc<[Arc<Stored>]>) -> u64 {
+fn open(core: &Core, version: u64, items: Items) -> u64 {
     let mut pages = core.pages.0.lock();
     pages.counter += 1;
     let id = pages.counter;

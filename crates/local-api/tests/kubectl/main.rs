@@ -153,7 +153,7 @@ impl Kubectl {
     }
 }
 
-pub const POD: &str = r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "labels": {"app": "web"}},
+const POD: &str = r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "labels": {"app": "web"}},
     "spec": {"nodeName": "here", "terminationGracePeriodSeconds": 0,
         "containers": [{"name": "main", "image": "nginx:1.2"}, {"name": "side", "image": "side:1"}]}}"#;
 

@@ -52,6 +52,10 @@ fn walk(value: &mut Value, saved: &BTreeMap<String, String>) {
                     ["operation", "manager", "subresource", "apiVersion"].map(|k| m.get(k).map(Value::to_string))
                 });
             }
+            // Resources are told in the order in which their definitions came.
+            if let Some(Value::Array(resources)) = map.get_mut("resources") {
+                resources.sort_by_key(|r| r.get("name").map(Value::to_string));
+            }
             // The order in which faults are found is not promised.
             if let Some(Value::Array(causes)) = map.get_mut("causes") {
                 causes.sort_by_key(Value::to_string);

@@ -58,7 +58,7 @@ fn tolerated(toleration: &Value, path: &str, causes: &mut Vec<Cause>) {
             causes.push(Cause::invalid(format!("{path}.key"), &key.into(), fault));
         }
     }
-    if text(toleration, "operator") != "" {
+    if !text(toleration, "operator").is_empty() {
         one_of(toleration, "operator", path, &["Equal", "Exists"], causes);
     }
     let effect = text(toleration, "effect");
