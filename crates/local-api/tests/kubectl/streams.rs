@@ -52,7 +52,17 @@ async fn forwards_ports() {
     kubectl.ok("apply -f -", POD).await;
     // kubectl forwards to running pods alone.
     kubectl.ok(r#"patch pod web --subresource=status --type=merge -p {"status":{"phase":"Running"}}"#, "").await;
-    let mut child = kubectl.command(&["port-forward", "web", ":80", ":81"]).spawn().expect("kubectl");
+    // Through a WebSocket, as kubectl does since 1.31, and over the connection itself, as before.
+    forwards(&kubectl, "true").await;
+    forwards(&kubectl, "false").await;
+}
+
+async fn forwards(kubectl: &Kubectl, websockets: &str) {
+    let mut child = kubectl
+        .command(&["port-forward", "web", ":80", ":81"])
+        .env("KUBECTL_PORT_FORWARD_WEBSOCKETS", websockets)
+        .spawn()
+        .expect("kubectl");
     let mut lines = tokio::io::BufReader::new(child.stdout.take().expect("its output")).lines();
     let mut ports = std::collections::HashMap::new();
     while ports.len() < 2 {
