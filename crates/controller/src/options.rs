@@ -420,7 +420,7 @@ mod tests {
             (vec!["--namespaces", "A_b"], "--namespaces \"A_b\""),
             (vec!["--log-format", "xml"], "\"xml\""),
             (vec!["--lease-seconds", "1"], "--lease-seconds"),
-            (vec!["--lease-namespace", "-x"], "--lease-namespace"),
+            (vec!["--lease-namespace", "UP"], "--lease-namespace"),
             (vec!["--no-such-flag"], "--no-such-flag"),
         ] {
             let error = keys.read(&arguments).expect_err(words);

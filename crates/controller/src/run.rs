@@ -117,7 +117,7 @@ impl Controller {
                 let lease = self.config.leader_election.as_ref().map(|e| e.namespace.as_str());
                 permissions::verify(&self.client, &self.config.namespaces, lease, &ctx.health.permissions).await;
             }
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         let ended = tokio::select! {
             biased;

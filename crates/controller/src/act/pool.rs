@@ -43,7 +43,11 @@ pub(super) async fn reconcile(ctx: &Arc<Context>, name: &ObjectName) -> Result<O
         match plan.status {
             Some(status) => match ctx.writer.pool_status(&snapshot.pool, *status).await {
                 Ok(pool) => {
-                    ctx.update(|world| world.apply_pool(pool));
+                    ctx.update(|world| {
+                        world.apply_pool(pool);
+                        // Who waits is told the same as the pool.
+                        world.touch_waiting(name);
+                    });
                     Ok(())
                 }
                 Err(ActError::Conflict) => refresh(ctx, name, &snapshot.uid).await,

@@ -553,7 +553,8 @@ pub(super) fn entrypoint_end(s: &BatchSnapshot, grant: &Grant) -> Option<(i32, S
 /// Why a held pod is lost, if it is.
 fn loss(s: &BatchSnapshot, grant: &Grant) -> Option<Trouble> {
     let Some(pod) = s.pods.get(grant.pod_uid.as_str()) else {
-        return Some(Trouble::new("PodDeleted", format!("pod {} is gone", grant.pod)));
+        let told = s.epitaphs.get(grant.pod_uid.as_str()).cloned();
+        return Some(told.unwrap_or_else(|| Trouble::new("PodDeleted", format!("pod {} is gone", grant.pod))));
     };
     if pod.deleting {
         return Some(pod.epitaph("PodDeleted", &format!("pod {} was deleted", grant.pod)));

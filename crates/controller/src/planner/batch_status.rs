@@ -36,7 +36,7 @@ pub(super) fn compute(
     let refusal = s.refusal.as_ref().map(|r| &r.trouble).filter(|_| matches!(mode, Mode::Own(_)) && !open.is_empty());
     let failed = failure(s, mode, old, grants, &pods)
         .or_else(|| refusal.filter(|t| !passes(t)).cloned())
-        .or_else(|| remembered(old).filter(|_| open.is_empty()));
+        .or_else(|| remembered(old).filter(|_| open.is_empty() && !grants.iter().any(|g| g.state.holds())));
     let finished = open.is_empty()
         && s.batch.spec.replicas > 0
         && !grants.iter().any(|g| g.state.holds() && g.state != GrantState::Releasing);

@@ -53,6 +53,8 @@ pub struct BatchEntry {
     tasks: HashMap<Uid, TasksSeen>,
     seen: Timestamp,
     refusal: Option<Refusal>,
+    /// What pods that are gone said last of why they ended.
+    pub(super) epitaphs: HashMap<Uid, Trouble>,
 }
 
 /// A pod of its own that the API server refused to create.
@@ -138,6 +140,8 @@ pub struct BatchSnapshot {
     pub inherited: Option<Result<Vec<Inherited>, String>>,
     /// Why its own pods cannot be created, if they cannot.
     pub refusal: Option<Refusal>,
+    /// What granted pods that are gone said last of why they ended.
+    pub epitaphs: HashMap<Uid, Trouble>,
     /// When things were seen.
     pub times: Times,
 }
@@ -175,6 +179,7 @@ impl World {
             tasks: HashMap::default(),
             seen,
             refusal: None,
+            epitaphs: HashMap::default(),
         });
         if entry.object.metadata.generation != batch.metadata.generation {
             // A new spec deserves a new try.
@@ -186,6 +191,7 @@ impl World {
         let granted: BTreeSet<&str> =
             object.status.iter().flat_map(|s| &s.grants).map(|g| g.pod_uid.as_str()).collect();
         entry.claims.retain(|pod, _| granted.contains(&**pod));
+        entry.epitaphs.retain(|pod, _| granted.contains(&**pod));
         entry.answered.retain(|pod, _| granted.contains(&**pod));
         entry.entrypoints.retain(|pod, _| granted.contains(&**pod));
         entry.tasks.retain(|pod, _| granted.contains(&**pod));
@@ -427,6 +433,7 @@ impl World {
             tasks: entry.tasks.clone(),
             inherited: heirs,
             refusal: entry.refusal.clone(),
+            epitaphs: entry.epitaphs.clone(),
             times: Times { seen: Some(entry.seen), ready, answered: entry.answered.clone() },
         })
     }

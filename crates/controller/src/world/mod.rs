@@ -305,6 +305,9 @@ impl World {
         }
         self.touch_owner(&entry.view);
         if let Some(batch) = self.holders.get(uid).cloned() {
+            if let (Some(holder), Some(trouble)) = (self.batches.get_mut(&batch), &entry.view.ended) {
+                holder.epitaphs.insert(entry.view.uid.clone(), trouble.clone());
+            }
             self.touch_batch(&batch);
         }
     }

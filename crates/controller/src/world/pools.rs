@@ -134,7 +134,8 @@ impl World {
         self.touched.insert(Key::Pool(entry.name));
     }
 
-    fn touch_waiting(&mut self, pool: &ObjectName) {
+    /// Whoever waits for pods of this pool should look again.
+    pub fn touch_waiting(&mut self, pool: &ObjectName) {
         let waiting: Vec<Uid> =
             self.waiting.get(pool).into_iter().flat_map(|w| w.keys().map(|(_, uid)| uid.clone())).collect();
         waiting.iter().for_each(|uid| self.touch_batch(uid));

@@ -28,7 +28,11 @@ async fn a_failed_sandboxs_pod_stays_to_be_looked_at_until_the_sandbox_goes() {
     platform.available("p", 1).await;
     let kept = platform.pods().get(&pod).await.unwrap();
     assert_eq!(kept.metadata.deletion_timestamp, None);
-    assert_eq!(platform.pools().get("p").await.unwrap().status.unwrap().allocated, 2, "it is not idle");
+    let look = || async {
+        let status = platform.pools().get("p").await.unwrap().status.unwrap_or_default();
+        (status.allocated == 2 && status.available == 1).then_some(())
+    };
+    platform.until("it counts as held", look).await;
     platform.delete("s").await;
     let look = || async { platform.pods().get_opt(&pod).await.unwrap().is_none().then_some(()) };
     platform.until("the pod has gone with its sandbox", look).await;

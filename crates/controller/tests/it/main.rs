@@ -10,6 +10,7 @@ mod batches;
 mod daemons;
 mod fake;
 mod fixtures;
+mod health;
 mod leaders;
 mod losses;
 mod platform;

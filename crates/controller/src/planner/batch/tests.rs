@@ -45,6 +45,7 @@ fn snapshot(spec: serde_json::Value, pods: &[&str]) -> BatchSnapshot {
         tasks: HashMap::default(),
         inherited: None,
         refusal: None,
+        epitaphs: HashMap::default(),
         times: crate::world::Times::default(),
     }
 }
