@@ -25,10 +25,6 @@ fn name_column() -> Column {
     column("Name", "string", "name", 0, "Name must be unique within a namespace.")
 }
 
-fn age_column() -> Column {
-    column("Age", "string", "", 0, "Time since the object was created.")
-}
-
 /// The columns of a resource's table.
 pub(crate) fn columns(resource: &Resource) -> Vec<Column> {
     if let Some(builtin) = resource.builtin {

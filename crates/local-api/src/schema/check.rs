@@ -25,19 +25,9 @@ fn check(value: &Value, node: &Node, defs: &Defs, path: &str) -> Option<TypeFaul
     if value.is_null() {
         return None;
     }
-    let fits = if node.int_or_string {
-        value.is_string() || value.is_number()
-    } else {
-        match node.kind {
-            Kind::Any => true,
-            Kind::Object => value.is_object(),
-            Kind::Array => value.is_array(),
-            Kind::String => value.is_string(),
-            Kind::Boolean => value.is_boolean(),
-            Kind::Number => value.is_number(),
-            Kind::Integer => fits_integer(value, node.format.as_deref()),
-        }
-    };
+    // Quantities, the texts or numbers of the built-in kinds, may have fractions.
+    let quantity = node.int_or_string;
+    let fits = node.takes(value, |v| if quantity { v.is_number() } else { fits_integer(v, node.format.as_deref()) });
     if !fits {
         return Some(TypeFault { path: path.to_owned(), found: found(value), wanted: wanted(node) });
     }

@@ -157,6 +157,22 @@ impl Node {
         self.resolve(defs).items.as_deref()
     }
 
+    /// Whether a value is of the node's JSON type; `integer` tells what counts as a whole number.
+    fn takes(&self, value: &Value, integer: impl Fn(&Value) -> bool) -> bool {
+        if self.int_or_string {
+            return value.is_string() || integer(value);
+        }
+        match self.kind {
+            Kind::Any => true,
+            Kind::Object => value.is_object(),
+            Kind::Array => value.is_array(),
+            Kind::String => value.is_string(),
+            Kind::Boolean => value.is_boolean(),
+            Kind::Number => value.is_number(),
+            Kind::Integer => integer(value),
+        }
+    }
+
     /// The node that a reference stands for.
     pub fn resolve<'a>(&'a self, defs: &'a Defs) -> &'a Node {
         match &self.reference {

@@ -66,18 +66,10 @@ fn visit(value: &Value, node: &Node, defs: &Defs, path: &str, causes: &mut Vec<C
 }
 
 fn type_fits(value: &Value, node: &Node) -> bool {
-    if node.int_or_string {
-        return value.is_string() || value.is_i64() || value.is_u64();
-    }
-    match node.kind {
-        Kind::Any => true,
-        Kind::Object => value.is_object(),
-        Kind::Array => value.is_array(),
-        Kind::String => value.is_string(),
-        Kind::Boolean => value.is_boolean(),
-        Kind::Number => value.is_number(),
-        Kind::Integer => value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|n| n.fract() == 0.0),
-    }
+    // A fraction of zero is no fraction, except where a text is allowed instead.
+    node.takes(value, |v| {
+        v.is_i64() || v.is_u64() || !node.int_or_string && v.as_f64().is_some_and(|n| n.fract() == 0.0)
+    })
 }
 
 fn type_word(value: &Value) -> &'static str {

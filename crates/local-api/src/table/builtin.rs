@@ -3,66 +3,81 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{age, age_column, column, name_column, since};
+use super::{age, column, name_column, since};
 use crate::kinds::{Builtin, Column};
 use crate::object;
 
+/// Name, type, format, priority and description of a column after the name.
+type Spec = (&'static str, &'static str, &'static str, i64, &'static str);
+
+const AGE: Spec = ("Age", "string", "", 0, "Time since the object was created.");
+
+const POD: &[Spec] = &[
+    ("Ready", "string", "", 0, "The aggregate readiness state of this pod for accepting traffic."),
+    ("Status", "string", "", 0, "The aggregate status of the containers in this pod."),
+    ("Restarts", "string", "", 0, "How often the containers were restarted, and when last."),
+    AGE,
+    ("IP", "string", "", 1, "Address of the pod."),
+    ("Node", "string", "", 1, "Node that runs the pod."),
+    ("Nominated Node", "string", "", 1, "Node that may run the pod after preemption."),
+    ("Readiness Gates", "string", "", 1, "Conditions that readiness waits for."),
+];
+const NAMESPACE: &[Spec] = &[("Status", "string", "", 0, "The status of the namespace"), AGE];
+const CONFIGMAP: &[Spec] = &[("Data", "string", "", 0, "Number of entries."), AGE];
+const SECRET: &[Spec] =
+    &[("Type", "string", "", 0, "Kind of the secret's data."), ("Data", "string", "", 0, "Number of entries."), AGE];
+const SERVICEACCOUNT: &[Spec] = &[AGE];
+const NODE: &[Spec] = &[
+    ("Status", "string", "", 0, "The status of the node"),
+    ("Roles", "string", "", 0, "The roles of the node"),
+    AGE,
+    ("Version", "string", "", 0, "Version of the node's agent."),
+    ("Internal-IP", "string", "", 1, "Address of the node."),
+    ("External-IP", "string", "", 1, "Address of the node from outside."),
+    ("OS-Image", "string", "", 1, "Operating system."),
+    ("Kernel-Version", "string", "", 1, "Kernel."),
+    ("Container-Runtime", "string", "", 1, "Container runtime."),
+];
+const SERVICE: &[Spec] = &[
+    ("Type", "string", "", 0, "Kind of the service."),
+    ("Cluster-IP", "string", "", 0, "Address of the service."),
+    ("External-IP", "string", "", 0, "Address from outside."),
+    ("Port(s)", "string", "", 0, "Ports of the service."),
+    AGE,
+    ("Selector", "string", "", 1, "Pods behind the service."),
+];
+const LEASE: &[Spec] = &[("Holder", "string", "", 0, "Who holds the lease."), AGE];
+const DEFINITION: &[Spec] = &[("Created At", "date", "", 0, "When the definition was made.")];
+const EVENT: &[Spec] = &[
+    ("Last Seen", "string", "", 0, "Time since the event was last seen."),
+    ("Type", "string", "", 0, "Normal or Warning."),
+    ("Reason", "string", "", 0, "Why, in one word."),
+    ("Object", "string", "", 0, "What the event is about."),
+    ("Subobject", "string", "", 1, "Part of the object."),
+    ("Source", "string", "", 1, "Who reports."),
+    ("Message", "string", "", 0, "Why, in words."),
+    ("First Seen", "string", "", 1, "Time since the event was first seen."),
+    ("Count", "integer", "", 1, "How often it was seen."),
+    ("Name", "string", "name", 1, "Name of the event."),
+];
+
 pub(super) fn columns(kind: Builtin) -> Vec<Column> {
-    let text = |name: &str, priority: i64, what: &str| column(name, "string", "", priority, what);
-    let middle = match kind {
-        Builtin::Pod => vec![
-            text("Ready", 0, "The aggregate readiness state of this pod for accepting traffic."),
-            text("Status", 0, "The aggregate status of the containers in this pod."),
-            text("Restarts", 0, "How often the containers were restarted, and when last."),
-            age_column(),
-            text("IP", 1, "Address of the pod."),
-            text("Node", 1, "Node that runs the pod."),
-            text("Nominated Node", 1, "Node that may run the pod after preemption."),
-            text("Readiness Gates", 1, "Conditions that readiness waits for."),
-        ],
-        Builtin::Namespace => vec![text("Status", 0, "The status of the namespace"), age_column()],
-        Builtin::ConfigMap => vec![text("Data", 0, "Number of entries."), age_column()],
-        Builtin::Secret => {
-            vec![text("Type", 0, "Kind of the secret's data."), text("Data", 0, "Number of entries."), age_column()]
-        }
-        Builtin::ServiceAccount => vec![age_column()],
-        Builtin::Node => vec![
-            text("Status", 0, "The status of the node"),
-            text("Roles", 0, "The roles of the node"),
-            age_column(),
-            text("Version", 0, "Version of the node's agent."),
-            text("Internal-IP", 1, "Address of the node."),
-            text("External-IP", 1, "Address of the node from outside."),
-            text("OS-Image", 1, "Operating system."),
-            text("Kernel-Version", 1, "Kernel."),
-            text("Container-Runtime", 1, "Container runtime."),
-        ],
-        Builtin::Service => vec![
-            text("Type", 0, "Kind of the service."),
-            text("Cluster-IP", 0, "Address of the service."),
-            text("External-IP", 0, "Address from outside."),
-            text("Port(s)", 0, "Ports of the service."),
-            age_column(),
-            text("Selector", 1, "Pods behind the service."),
-        ],
-        Builtin::Lease => vec![text("Holder", 0, "Who holds the lease."), age_column()],
-        Builtin::Definition => vec![column("Created At", "date", "", 0, "When the definition was made.")],
-        Builtin::Event => {
-            return vec![
-                text("Last Seen", 0, "Time since the event was last seen."),
-                text("Type", 0, "Normal or Warning."),
-                text("Reason", 0, "Why, in one word."),
-                text("Object", 0, "What the event is about."),
-                text("Subobject", 1, "Part of the object."),
-                text("Source", 1, "Who reports."),
-                text("Message", 0, "Why, in words."),
-                text("First Seen", 1, "Time since the event was first seen."),
-                column("Count", "integer", "", 1, "How often it was seen."),
-                column("Name", "string", "name", 1, "Name of the event."),
-            ];
-        }
+    let specs = match kind {
+        Builtin::Pod => POD,
+        Builtin::Namespace => NAMESPACE,
+        Builtin::ConfigMap => CONFIGMAP,
+        Builtin::Secret => SECRET,
+        Builtin::ServiceAccount => SERVICEACCOUNT,
+        Builtin::Node => NODE,
+        Builtin::Service => SERVICE,
+        Builtin::Lease => LEASE,
+        Builtin::Definition => DEFINITION,
+        Builtin::Event => EVENT,
     };
-    std::iter::once(name_column()).chain(middle).collect()
+    let made = specs.iter().map(|(name, kind, format, priority, what)| column(name, kind, format, *priority, what));
+    // Events show their names last, and only when asked for more.
+    let name = (kind != Builtin::Event).then(name_column);
+    name.into_iter().chain(made).collect()
 }
 
 pub(super) fn cells(kind: Builtin, value: &Value, now: Timestamp) -> Vec<Value> {
