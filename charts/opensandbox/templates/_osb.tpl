@@ -43,7 +43,7 @@ containers:
         {{- end }}
         {{- index . 1 | trim | nindent 8 }}
     env:
-      - {name: OPEN_SANDBOX_DOMAIN, value: "{{ include "opensandbox.server.name" $root }}.{{ include "opensandbox.namespace" $root }}.svc:{{ include "opensandbox.server.port" $root }}"}
+      - {name: OPEN_SANDBOX_DOMAIN, value: "{{ include "opensandbox.server.name" $root }}.{{ include "opensandbox.namespace" $root }}.svc{{ if ne (include "opensandbox.server.port" $root) (ternary "443" "80" $values.tls.enabled) }}:{{ include "opensandbox.server.port" $root }}{{ end }}"}
       - {name: OPEN_SANDBOX_PROTOCOL, value: {{ ternary "https" "http" $values.tls.enabled }}}
       - {name: HOME, value: /tmp}
       {{- range $name, $value := index . 2 }}

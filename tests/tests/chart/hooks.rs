@@ -22,11 +22,13 @@ fn the_test_takes_the_first_pool_the_server_knows() {
     let rendered = helm::render(&format!("{{tls: {{enabled: true}}, pools: [{elsewhere}, {POOL}]}}")).unwrap();
     let spec = &rendered.one("Pod", "opensandbox-test")["spec"];
     assert_eq!(variable(spec, "POOL"), "p");
-    assert_eq!(variable(spec, "OPEN_SANDBOX_DOMAIN"), "opensandbox-server.opensandbox-system.svc:443");
+    assert_eq!(variable(spec, "OPEN_SANDBOX_DOMAIN"), "opensandbox-server.opensandbox-system.svc");
     assert_eq!(variable(spec, "OPEN_SANDBOX_PROTOCOL"), "https");
     assert_eq!(variable(&helm::render("{}").unwrap().one("Pod", "opensandbox-test")["spec"], "POOL"), "");
-    let named = helm::render("tests: {pool: mine}").unwrap();
-    assert_eq!(variable(&named.one("Pod", "opensandbox-test")["spec"], "POOL"), "mine");
+    let named = helm::render("{tests: {pool: mine}, server: {service: {port: 8443}}}").unwrap();
+    let spec = &named.one("Pod", "opensandbox-test")["spec"];
+    assert_eq!(variable(spec, "POOL"), "mine");
+    assert_eq!(variable(spec, "OPEN_SANDBOX_DOMAIN"), "opensandbox-server.opensandbox-system.svc:8443");
 }
 
 #[test]

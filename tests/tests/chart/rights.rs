@@ -55,7 +55,8 @@ fn the_controller_gets_these_and_no_more() {
     let role = rendered.one("ClusterRole", "opensandbox-system:opensandbox:controller");
     assert_eq!(granted(role), set(&CONTROLLER));
     let lease = rendered.one("Role", "opensandbox-leader-election");
-    let wanted = ["create leases.coordination.k8s.io", "get,watch,update leases.coordination.k8s.io 2fa1c467.opensandbox.io"];
+    let wanted =
+        ["create leases.coordination.k8s.io", "get,watch,update leases.coordination.k8s.io 2fa1c467.opensandbox.io"];
     assert_eq!(granted(lease), set(&wanted));
 }
 
