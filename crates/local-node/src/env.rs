@@ -253,9 +253,10 @@ struct Environment {
 
 impl Environment {
     fn set(&mut self, name: &str, value: String) {
-        // The last entry of a name counts, and stands where it was said.
-        self.entries.retain(|(known, _)| known != name);
-        self.entries.push((name.to_owned(), value));
+        match self.entries.iter_mut().find(|(known, _)| known == name) {
+            Some(entry) => entry.1 = value,
+            None => self.entries.push((name.to_owned(), value)),
+        }
     }
 }
 

@@ -36,7 +36,7 @@ pub async fn take(ground: &Ground, pod: &str, step: &Step) -> anyhow::Result<()>
         }
         Step::PatchStatus(patch) => drop(pods.patch_status(pod, &parameters, &Patch::Strategic(patch)).await?),
         Step::Resize(patch) => {
-            drop(pods.patch_subresource("resize", pod, &parameters, &Patch::Strategic(patch)).await?)
+            pods.patch_subresource("resize", pod, &parameters, &Patch::Strategic(patch)).await?;
         }
         Step::Debug(patch) => {
             pods.patch_subresource("ephemeralcontainers", pod, &parameters, &Patch::Strategic(patch)).await?;
@@ -57,7 +57,10 @@ pub async fn create(ground: &Ground, object: &Value) -> anyhow::Result<()> {
     match api.create(&PostParams::default(), &object).await {
         // A case that runs again finds its objects.
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        other => Ok(drop(other?)),
+        other => {
+            other?;
+            Ok(())
+        }
     }
 }
 
