@@ -24,7 +24,8 @@ pub fn apply(wanted: &str) -> Result<(), String> {
     }
     sys::deny_clone3().map_err(|e| format!("EXECD_CLONE3_COMPAT: {e}"))?;
     if again {
-        let error = std::process::Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).env(APPLIED, "1").exec();
+        let error =
+            std::process::Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).env(APPLIED, "1").exec();
         return Err(format!("EXECD_CLONE3_COMPAT: cannot execute anew: {error}"));
     }
     Ok(())

@@ -95,7 +95,7 @@ impl Daemon {
             envs_file,
             cwd: std::env::current_dir().unwrap_or_else(|_| "/".into()),
             port: config.port,
-            claims: Claims::load(Store::new(dir.clone()), key.is_some(), pod),
+            claims: Claims::load(Store::new(dir), key.is_some(), pod),
             key,
             static_token: given(&config.access_token).map(|token| TokenHash::of(&token)),
             terminals: Terminals::new(engine.store().clone(), config.max_sessions, config.session_idle),
@@ -138,7 +138,6 @@ impl Bound {
     pub async fn pre_start(&self) -> Result<(), ServeError> {
         Ok(self.hooks.pre_start(&self.app.engine, &self.app.command_env()).await?)
     }
-
 
     /// Serves until told to stop. What runs is then ended, by TERM and after the grace by KILL, so that
     /// open streams tell its end.

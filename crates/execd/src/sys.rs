@@ -271,11 +271,7 @@ pub struct Assumed {
 /// The daemon is not root.
 pub fn assume(to: &Credentials) -> io::Result<Assumed> {
     let groups: Vec<u32> = nix::unistd::getgroups()?.into_iter().map(nix::unistd::Gid::as_raw).collect();
-    let before = Assumed {
-        uid: nix::unistd::geteuid().as_raw(),
-        gid: nix::unistd::getegid().as_raw(),
-        groups,
-    };
+    let before = Assumed { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw(), groups };
     thread_groups(&to.groups)?;
     // SAFETY: both take numbers, and act on the calling thread only.
     unsafe {
@@ -364,6 +360,34 @@ fn wait(kind: libc::idtype_t, id: u32, flags: i32) -> io::Result<Option<(i32, Ex
     })
 }
 
+/// How a process ended that is no child of ours, by a descriptor that was opened while it lived. Known
+/// only once its parent has taken the status, and to kernels from 6.15 on.
+pub fn foreign_exit(pidfd: impl AsFd) -> Option<ExitStatus> {
+    /// `struct pidfd_info` of the kernel, as far as the exit code.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        mask: u64,
+        cgroup: u64,
+        ids: [u32; 11],
+        exit_code: i32,
+    }
+    const EXIT: u64 = 1 << 3;
+    // _IOWR(0xFF, 11, struct pidfd_info) with the size of this, the structure's first published form.
+    const GET_INFO: libc::c_ulong = (3 << 30) | ((size_of::<Info>() as libc::c_ulong) << 16) | (0xFF << 8) | 11;
+    let mut info = Info { mask: EXIT, ..Info::default() };
+    // SAFETY: the kernel writes at most as many bytes as the number of the call says, the size of `info`.
+    let result = unsafe { libc::ioctl(pidfd.as_fd().as_raw_fd(), GET_INFO, &raw mut info) };
+    if result == -1 || info.mask & EXIT == 0 {
+        return None;
+    }
+    let (signal, code) = (info.exit_code & 0x7F, (info.exit_code >> 8) & 0xFF);
+    Some(match signal {
+        0 => ExitStatus::Code(code),
+        number => ExitStatus::Signal { number, core: info.exit_code & 0x80 != 0 },
+    })
+}
+
 /// How many bytes can be read from a pipe now.
 pub fn readable_bytes(fd: impl AsFd) -> usize {
     let mut count: libc::c_int = 0;
@@ -418,6 +442,17 @@ mod tests {
     fn a_missing_program_is_enoent() {
         let error = run(&["/no/such/program"]).err().expect("no such program");
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    }
+
+    #[test]
+    fn the_end_of_a_process_that_others_reap() {
+        let child = run(&["sh", "-c", "exit 9"]).unwrap();
+        let held = pidfd_open(child.pid).unwrap();
+        assert_eq!(end(&child), ExitStatus::Code(9));
+        match foreign_exit(&held) {
+            Some(status) => assert_eq!(status, ExitStatus::Code(9)),
+            None => eprintln!("skipped: this kernel does not tell the end of other processes"),
+        }
     }
 
     #[test]

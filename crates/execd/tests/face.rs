@@ -15,11 +15,7 @@ async fn unknown_routes_wrong_verbs_and_empty_rooms() {
     let execd = Execd::open();
     assert_eq!(code(execd.get("/no/such").await).await, (404, "ROUTE_NOT_FOUND".into()));
     assert_eq!(code(execd.get("/command/x/stdin").await).await, (405, "METHOD_NOT_ALLOWED".into()));
-    for path in [
-        "/code",
-        "/code/contexts",
-        "/v1/isolated/session",
-    ] {
+    for path in ["/code", "/code/contexts", "/v1/isolated/session"] {
         assert_eq!(code(execd.post(path, &json!({})).await).await, (501, "NOT_SUPPORTED".into()), "{path}");
     }
     let answer = execd.client.get(execd.url("/ping")).header("X-Request-ID", "mine").send().await.unwrap();
@@ -184,7 +180,9 @@ async fn a_stop_lets_streams_tell_their_end() {
 fn as_pid_1_it_reaps_and_passes_signals_on() {
     let unshare = |args: &[&str]| {
         let mut command = Command::new("unshare");
-        command.args(["--fork", "--pid", "--mount-proc", env!("CARGO_BIN_EXE_execd"), "-port=0", "run", "--"]).args(args);
+        command
+            .args(["--fork", "--pid", "--mount-proc", env!("CARGO_BIN_EXE_execd"), "-port=0", "run", "--"])
+            .args(args);
         command.stdin(Stdio::null()).env_remove("OPENSANDBOX_DAEMON_KEY").output()
     };
     match unshare(&["true"]) {
@@ -198,7 +196,8 @@ fn as_pid_1_it_reaps_and_passes_signals_on() {
                    cat /proc/[0-9]*/stat | grep -c ' Z '; exit 6";
     let output = unshare(&["sh", "-c", orphans]).unwrap();
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(6), &b"0\n"[..]));
-    let signalled = unshare(&["sh", "-c", "trap 'echo got; exit 5' USR1; kill -USR1 1; while :; do sleep 0.05; done"]).unwrap();
+    let signalled =
+        unshare(&["sh", "-c", "trap 'echo got; exit 5' USR1; kill -USR1 1; while :; do sleep 0.05; done"]).unwrap();
     assert_eq!((signalled.status.code(), signalled.stdout.as_slice()), (Some(5), &b"got\n"[..]));
 }
 
@@ -216,13 +215,18 @@ async fn every_known_variable_and_flag_is_taken() {
         ("EXECD_CLONE3_COMPAT", "1"),
         ("EXECD_ACCESS_TOKEN", "token-secret"),
     ]);
-    let request = execd.client.post(execd.url("/command?x=query-secret")).header("X-EXECD-ACCESS-TOKEN", "token-secret");
-    let body = json!({"command": "grep -c ^Seccomp:.2 /proc/self/status; echo command-secret", "envs": {"A": "env-secret"}});
+    let request =
+        execd.client.post(execd.url("/command?x=query-secret")).header("X-EXECD-ACCESS-TOKEN", "token-secret");
+    let body =
+        json!({"command": "grep -c ^Seccomp:.2 /proc/self/status; echo command-secret", "envs": {"A": "env-secret"}});
     let text = request.json(&body).send().await.unwrap().text().await.unwrap();
     assert!(text.contains("\"text\":\"1\""), "children have the filter: {text}");
     let log = std::fs::read_to_string(log).unwrap();
     assert!(log.lines().count() > 0 && !log.contains("secret"), "{log}");
-    for args in [&["--log-level", "7", "--jupyter-host", "x", "--jupyter-token=t", "version"][..], &["-access-token=x", "-graceful-shutdown-timeout", "3s", "version"]] {
+    for args in [
+        &["--log-level", "7", "--jupyter-host", "x", "--jupyter-token=t", "version"][..],
+        &["-access-token=x", "-graceful-shutdown-timeout", "3s", "version"],
+    ] {
         assert!(self::execd().args(args).output().unwrap().status.success(), "{args:?}");
     }
     let wrong = self::execd().env("EXECD_CLONE3_COMPAT", "maybe").arg("version").output().unwrap();
@@ -233,7 +237,10 @@ async fn every_known_variable_and_flag_is_taken() {
 async fn nothing_secret_in_logs_at_any_level() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
-    let execd = Execd::with_args(&["-log-level=7"], &[("EXECD_ACCESS_TOKEN", "token-secret"), ("OPENSANDBOX_LOG_OUTPUT", &format!("stderr,{}", log.display()))]);
+    let execd = Execd::with_args(
+        &["-log-level=7"],
+        &[("EXECD_ACCESS_TOKEN", "token-secret"), ("OPENSANDBOX_LOG_OUTPUT", &format!("stderr,{}", log.display()))],
+    );
     let get = |path: &str| execd.client.get(execd.url(path)).header("X-EXECD-ACCESS-TOKEN", "token-secret").send();
     assert_eq!(get("/files/info?path=/path-secret").await.unwrap().status(), 404);
     assert_eq!(execd.get("/metrics").await.status(), 401);

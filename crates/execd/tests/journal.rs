@@ -27,7 +27,8 @@ fn pairs(events: &[Value]) -> Vec<(String, String)> {
 #[tokio::test]
 async fn a_stream_that_is_cut_anywhere_goes_on_without_loss_or_repeat() {
     let execd = Execd::open();
-    let command = "for i in 1 2 3 4 5 6 7 8 9; do printf \"é$i\"; echo \"e$i\" >&2; printf 'x\\r\\n\\n'; done; printf last";
+    let command =
+        "for i in 1 2 3 4 5 6 7 8 9; do printf \"é$i\"; echo \"e$i\" >&2; printf 'x\\r\\n\\n'; done; printf last";
     let whole = execd.raw(&json!({"command": command})).await;
     let run = Run::of(&whole);
     let want = |kind: &str| -> Vec<String> {
@@ -38,7 +39,8 @@ async fn a_stream_that_is_cut_anywhere_goes_on_without_loss_or_repeat() {
         let cursor = got.iter().rev().find_map(|event| event["cursor"].as_str()).unwrap_or("0").to_owned();
         // Every fiftieth through the wire's other form.
         let request = execd.client.get(execd.url(&format!("/command/{}/output", run.id)));
-        let request = if cut % 2 == 0 { request.header("Last-Event-ID", cursor) } else { request.query(&[("offset", cursor)]) };
+        let request =
+            if cut % 2 == 0 { request.header("Last-Event-ID", cursor) } else { request.query(&[("offset", cursor)]) };
         if cut % 7 != 0 {
             continue;
         }
@@ -113,7 +115,11 @@ async fn binary_survives() {
     let body = answer.bytes().await.unwrap();
     let events = whole_events(&body);
     let decode = |events: &[Value]| -> Vec<u8> {
-        events.iter().filter(|e| is_output(e)).flat_map(|e| STANDARD.decode(e["text"].as_str().unwrap()).unwrap()).collect()
+        events
+            .iter()
+            .filter(|e| is_output(e))
+            .flat_map(|e| STANDARD.decode(e["text"].as_str().unwrap()).unwrap())
+            .collect()
     };
     assert!(decode(&events) == bytes);
     let id = events[0]["text"].as_str().unwrap();
@@ -155,7 +161,9 @@ async fn characters_are_whole_in_logs_and_streams() {
 #[tokio::test]
 async fn a_prompt_without_a_line_end_is_shown() {
     let execd = Execd::open();
-    let answer = execd.post("/command", &json!({"command": "printf 'name? '; read x; echo \"hello $x\"", "stdin_open": true})).await;
+    let answer = execd
+        .post("/command", &json!({"command": "printf 'name? '; read x; echo \"hello $x\"", "stdin_open": true}))
+        .await;
     let mut answer = answer;
     let mut seen = Vec::new();
     while !String::from_utf8_lossy(&seen).contains("name? ") {
@@ -227,7 +235,10 @@ async fn places_and_forms_that_are_none() {
         assert_eq!(execd.get(&format!("/command/{}/output?{query}", run.id)).await.status(), want, "{query}");
     }
     let sse = execd.get(&format!("/command/{}/output?format=sse", run.id)).await.text().await.unwrap();
-    assert!(sse.starts_with("data: {\"type\":\"init\"") && sse.contains("\n\nid: 4\ndata: {\"type\":\"stdout\""), "{sse}");
+    assert!(
+        sse.starts_with("data: {\"type\":\"init\"") && sse.contains("\n\nid: 4\ndata: {\"type\":\"stdout\""),
+        "{sse}"
+    );
     assert_eq!(code(execd.get("/command/none/output").await).await, (404, "COMMAND_NOT_FOUND".into()));
 }
 

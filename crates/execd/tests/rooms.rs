@@ -56,7 +56,11 @@ async fn numbers_at_once_as_a_stream_and_for_prometheus() {
     }
     execd.shell("exit 1").await;
     let text = execd.get("/metrics/prometheus").await.text().await.unwrap();
-    for line in ["opensandbox_execd_executions_started_total 1", "opensandbox_execd_executions_failed_total 1", "# TYPE opensandbox_execd_slow_readers_total counter"] {
+    for line in [
+        "opensandbox_execd_executions_started_total 1",
+        "opensandbox_execd_executions_failed_total 1",
+        "# TYPE opensandbox_execd_slow_readers_total counter",
+    ] {
         assert!(text.lines().any(|l| l == line), "{line} in {text}");
     }
 }
@@ -91,7 +95,8 @@ async fn files_in_the_name_of_another_user() {
     }
     std::fs::write(shut.join("secret"), "x").unwrap();
     let who = "/v1/filesystem/54321/54322";
-    let made = execd.post(&format!("{who}/directories"), &json!({open.join("d").to_str().unwrap(): {"mode": 750}})).await;
+    let made =
+        execd.post(&format!("{who}/directories"), &json!({open.join("d").to_str().unwrap(): {"mode": 750}})).await;
     assert_eq!(made.status(), 200);
     let meta = std::fs::metadata(open.join("d")).unwrap();
     assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o777), (54321, 54322, 0o750));
@@ -99,7 +104,10 @@ async fn files_in_the_name_of_another_user() {
     assert_eq!(code(execd.get(&read(&shut.join("secret"))).await).await, (500, "RUNTIME_ERROR".into()));
     assert_eq!(execd.get(&format!("/files/download?path={}", shut.join("secret").display())).await.status(), 200);
     let form = reqwest::multipart::Form::new()
-        .part("metadata", reqwest::multipart::Part::text(json!({"path": open.join("d/f")}).to_string()).file_name("metadata"))
+        .part(
+            "metadata",
+            reqwest::multipart::Part::text(json!({"path": open.join("d/f")}).to_string()).file_name("metadata"),
+        )
         .part("file", reqwest::multipart::Part::bytes(b"data".to_vec()).file_name("f"));
     let sent = execd.client.post(execd.url(&format!("{who}/files/upload"))).multipart(form).send().await.unwrap();
     assert_eq!(sent.status(), 200);

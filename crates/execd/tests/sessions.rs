@@ -86,7 +86,13 @@ async fn a_shell_that_ends_is_told_and_replaced() {
     let execd = Execd::open();
     let s = Session::new(&execd, &json!({"cwd": execd.path("d")})).await;
     s.out("export KEPT='a \"b\" $c'; mkdir sub; cd sub; plain=1").await;
-    for (command, exit) in [("exit 9", "9"), ("exit 0", "0"), ("set -e; false; echo no", "1"), ("kill -KILL $$", "-1"), ("exec sh -c 'exit 4'", "4")] {
+    for (command, exit) in [
+        ("exit 9", "9"),
+        ("exit 0", "0"),
+        ("set -e; false; echo no", "1"),
+        ("kill -KILL $$", "-1"),
+        ("exec sh -c 'exit 4'", "4"),
+    ] {
         let run = s.run(command).await;
         assert_eq!((run.exit(), run.stdout().len()), (exit, 0), "{command}");
         let after = s.out("echo \"$KEPT|$plain|$PWD\"").await;
@@ -207,7 +213,8 @@ async fn deletion_ends_what_runs_and_is_once() {
 #[tokio::test]
 async fn bodies_as_clients_send_them() {
     let execd = Execd::open();
-    let empty = execd.client.post(execd.url("/session")).header("content-type", "application/json").send().await.unwrap();
+    let empty =
+        execd.client.post(execd.url("/session")).header("content-type", "application/json").send().await.unwrap();
     let created: Value = empty.json().await.unwrap();
     let url = format!("/session/{}/run", created["session_id"].as_str().unwrap());
     let old = execd.post(&url, &json!({"code": "echo x", "timeout_ms": 1000, "cwd": null})).await;

@@ -138,7 +138,8 @@ async fn a_signal_reaches_the_job_in_the_foreground() {
         // The job is there once the shell has given it the terminal.
         while !std::fs::read_dir("/proc").unwrap().flatten().any(|e| {
             std::fs::read_to_string(e.path().join("cmdline")).is_ok_and(|c| c == "sleep\01000\0")
-                && std::fs::read_to_string(e.path().join("environ")).is_ok_and(|t| t.contains(execd.dir.path().to_str().unwrap()))
+                && std::fs::read_to_string(e.path().join("environ"))
+                    .is_ok_and(|t| t.contains(execd.dir.path().to_str().unwrap()))
         }) {
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }

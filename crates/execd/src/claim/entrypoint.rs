@@ -1,20 +1,27 @@
 //! The entrypoint that a claim brought: started once, told about until the pod is reset.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api_types::execd::{EntrypointState, EntrypointStatus};
 use api_types::ids::ExecutionId;
 use jiff::Timestamp;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::{ClaimRecord, EntrypointMark};
 use crate::envs::Env;
-use crate::exec::{End, Engine, Execution, Launch};
+use crate::exec::{End, Engine, Execution, Launch, Outcome};
 use crate::sys;
 
 /// Bytes of the last output that its status carries.
 const TAIL: usize = 4 << 10;
+/// How often, and after what time, it is looked whether a process that has ended was reaped.
+const REAPED_TRIES: u32 = 40;
+/// See `REAPED_TRIES`.
+const REAPED_AFTER: Duration = Duration::from_millis(25);
 
 /// An entrypoint, started by this execd or by one before it.
 #[derive(Clone)]
@@ -23,8 +30,8 @@ pub enum Entrypoint {
     Own(Arc<Execution>),
     /// It could not even be tried.
     Refused(EntrypointStatus),
-    /// Another's, of which only the mark is left.
-    Inherited(EntrypointMark),
+    /// Another's, of which the mark is left, and how it ended once that is seen.
+    Inherited(EntrypointMark, watch::Receiver<Option<EntrypointStatus>>),
 }
 
 impl Entrypoint {
@@ -55,7 +62,34 @@ impl Entrypoint {
             return None;
         }
         let lost = || ended(None, "execd was replaced while it started the entrypoint".to_owned(), None);
-        Some(record.entrypoint_mark.clone().map_or_else(|| Self::Refused(lost()), Self::Inherited))
+        Some(record.entrypoint_mark.clone().map_or_else(|| Self::Refused(lost()), Self::follow))
+    }
+
+    /// Follows a process that an earlier execd started: its end is seen by its descriptor.
+    fn follow(mark: EntrypointMark) -> Self {
+        let (told, end) = watch::channel(None);
+        let alive = mark.pid.filter(|pid| mark.end.is_none() && start_ticks(*pid) == mark.start_ticks);
+        // Asked again with the descriptor in hand: the number may have changed its owner meanwhile.
+        let pidfd = alive.and_then(|pid| Some((pid, sys::pidfd_open(pid).ok()?)));
+        let pidfd = pidfd.filter(|(pid, _)| start_ticks(*pid) == mark.start_ticks).map(|(_, pidfd)| sys::watch(pidfd));
+        if let Some(Ok(pidfd)) = pidfd {
+            let started_at = mark.started_at;
+            tokio::spawn(async move {
+                if pidfd.readable().await.is_ok() {
+                    told.send_replace(Some(foreign_end(&pidfd, started_at).await));
+                }
+            });
+        }
+        Self::Inherited(mark, end)
+    }
+
+    /// Completes when it has ended, where it is not ours; at once where it is.
+    pub async fn foreign_end(&self) {
+        if let Self::Inherited(mark, end) = self
+            && of_mark(mark, end).state == EntrypointState::Running
+        {
+            let _ = end.clone().wait_for(Option::is_some).await;
+        }
     }
 
     /// What a later execd needs to find it.
@@ -73,7 +107,10 @@ impl Entrypoint {
                 started_at: Timestamp::now(),
                 end: Some(status.clone()),
             }),
-            Self::Inherited(mark) => Some(mark.clone()),
+            Self::Inherited(mark, end) => {
+                let end = end.borrow().clone().or_else(|| mark.end.clone());
+                Some(EntrypointMark { end, ..mark.clone() })
+            }
         }
     }
 
@@ -90,7 +127,7 @@ impl Entrypoint {
         match self {
             Self::Own(execution) => of_execution(execution),
             Self::Refused(status) => status.clone(),
-            Self::Inherited(mark) => of_mark(mark),
+            Self::Inherited(mark, end) => of_mark(mark, end),
         }
     }
 
@@ -100,16 +137,45 @@ impl Entrypoint {
             Self::Own(execution) => {
                 let _ = timeout(longest, execution.ended()).await;
             }
-            Self::Inherited(mark) if of_mark(mark).state == EntrypointState::Running => {
-                let pidfd = mark.pid.and_then(|pid| sys::pidfd_open(pid).ok());
-                if let Some(Ok(pidfd)) = pidfd.map(sys::watch) {
-                    let _ = timeout(longest, pidfd.readable()).await;
-                }
+            Self::Inherited(mark, end) if of_mark(mark, end).state == EntrypointState::Running => {
+                let mut end = end.clone();
+                let _ = timeout(longest, end.wait_for(Option::is_some)).await;
             }
             _ => {}
         }
         self.status()
     }
+}
+
+/// The end of a process that somebody else reaps, who may take a moment for that.
+async fn foreign_end(pidfd: &AsyncFd<OwnedFd>, started_at: Timestamp) -> EntrypointStatus {
+    for _ in 0..REAPED_TRIES {
+        if let Some(status) = sys::foreign_exit(pidfd.get_ref()) {
+            let outcome = Outcome {
+                end: End::Ended(status),
+                timed_out: None,
+                stopped: false,
+                out_of_memory: false,
+                finished_at: Timestamp::now(),
+                elapsed: Duration::ZERO,
+                output_end: 0,
+            };
+            let message = (!outcome.success()).then(|| outcome.describe());
+            return EntrypointStatus {
+                state: EntrypointState::Exited,
+                exit_code: Some(outcome.shell_code()),
+                message,
+                started_at: Some(started_at),
+                finished_at: Some(outcome.finished_at),
+            };
+        }
+        tokio::time::sleep(REAPED_AFTER).await;
+    }
+    EntrypointStatus { finished_at: Some(Timestamp::now()), ..unknown(Some(started_at)) }
+}
+
+fn unknown(started_at: Option<Timestamp>) -> EntrypointStatus {
+    ended(None, "it ended while execd was being replaced, so its exit code is not known".to_owned(), started_at)
 }
 
 fn running(started_at: Timestamp) -> EntrypointStatus {
@@ -147,16 +213,13 @@ fn of_execution(execution: &Execution) -> EntrypointStatus {
     }
 }
 
-fn of_mark(mark: &EntrypointMark) -> EntrypointStatus {
-    if let Some(end) = &mark.end {
-        return end.clone();
+fn of_mark(mark: &EntrypointMark, end: &watch::Receiver<Option<EntrypointStatus>>) -> EntrypointStatus {
+    if let Some(end) = end.borrow().clone().or_else(|| mark.end.clone()) {
+        return end;
     }
-    let alive = mark.pid.is_some_and(|pid| start_ticks(pid).is_some_and(|ticks| Some(ticks) == mark.start_ticks));
-    if alive {
-        return running(mark.started_at);
-    }
-    let message = "it ended while execd was being replaced, so its exit code is not known".to_owned();
-    ended(None, message, Some(mark.started_at))
+    // A zombie's end is on its way, but only where somebody waits for it.
+    let alive = mark.pid.is_some_and(|pid| start_ticks(pid) == mark.start_ticks) || end.has_changed().is_ok();
+    if alive { running(mark.started_at) } else { unknown(Some(mark.started_at)) }
 }
 
 fn ended(exit_code: Option<i32>, message: String, started_at: Option<Timestamp>) -> EntrypointStatus {

@@ -72,7 +72,16 @@ impl Claims {
     pub fn load(store: Store, keyed: bool, pod_uid: Option<String>) -> Arc<Self> {
         let record = store.load(pod_uid.as_deref());
         let owner = record.map(|record| Owner { entrypoint: Entrypoint::adopt(&record), record });
-        Arc::new(Self { store, keyed, pod_uid, owner: Mutex::new(owner) })
+        let inherited = owner.as_ref().and_then(|owner| owner.entrypoint.clone());
+        let claims = Arc::new(Self { store, keyed, pod_uid, owner: Mutex::new(owner) });
+        if let Some(entrypoint) = inherited {
+            let noted = claims.clone();
+            tokio::spawn(async move {
+                entrypoint.foreign_end().await;
+                noted.note_entrypoint_end();
+            });
+        }
+        claims
     }
 
     /// Takes a claim: decides, writes the mark, starts the entrypoint, in this order and at once.
@@ -131,6 +140,9 @@ impl Claims {
         let Some(owner) = owner.as_mut() else { return };
         let Some(entrypoint) = &owner.entrypoint else { return };
         let end = entrypoint.status();
+        if end.state != api_types::execd::EntrypointState::Exited {
+            return;
+        }
         if let Some(mark) = owner.record.entrypoint_mark.as_mut() {
             mark.end = Some(end);
             if let Err(error) = self.store.save(&owner.record) {

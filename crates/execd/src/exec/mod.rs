@@ -22,9 +22,9 @@ use tokio::sync::{mpsc, watch};
 pub use child::{Child, adopt_orphans};
 pub use outcome::{End, Outcome, looks_killed, signal_name};
 pub(crate) use registry::{Conductor, pipe};
-pub(crate) use supervise::{Outputs, Since, group_since, stop_rest};
 pub use registry::{Engine, EngineError, Settings};
 pub use stdin::Stdin;
+pub(crate) use supervise::{Outputs, Since, group_since, stop_rest};
 
 use crate::journal::Journal;
 pub use crate::sys::Credentials;

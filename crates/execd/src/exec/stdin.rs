@@ -24,7 +24,7 @@ impl Stdin {
         }
         let writer = this.clone();
         // Held before the next turn of the runtime, so that what is sent later comes later.
-        if let Ok(mut sender) = writer.0.clone().try_lock_owned() {
+        if let Ok(mut sender) = writer.0.try_lock_owned() {
             tokio::spawn(async move {
                 if let Some(pipe) = sender.as_mut() {
                     // A program that does not read its input has the right to.

@@ -26,7 +26,9 @@ pub enum ArchiveError {
 pub fn pack(root: &Path, out: impl Write) -> io::Result<()> {
     let mut builder = Builder::new(out);
     builder.follow_symlinks(false);
-    for entry in walkdir::WalkDir::new(root).min_depth(1).follow_links(false).follow_root_links(true).sort_by_file_name() {
+    for entry in
+        walkdir::WalkDir::new(root).min_depth(1).follow_links(false).follow_root_links(true).sort_by_file_name()
+    {
         // What vanishes meanwhile is not in it.
         let Ok(entry) = entry else { continue };
         let Ok(meta) = entry.metadata() else { continue };
@@ -124,7 +126,10 @@ fn system_reason(error: &io::Error) -> Option<io::ErrorKind> {
     let mut at: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = at {
         if let Some(kind) = error.downcast_ref::<io::Error>().map(io::Error::kind)
-            && matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::PermissionDenied)
+            && matches!(
+                kind,
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::PermissionDenied
+            )
         {
             return Some(kind);
         }

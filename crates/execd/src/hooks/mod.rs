@@ -170,7 +170,9 @@ mod tests {
     #[test]
     fn what_may_be() {
         assert!(of("").unwrap().pre_start.is_none());
-        let hooks = of(r#"{"preStart":{"command":["a"],"timeoutSeconds":5},"periodic":[{"name":"n","schedule":"@hourly","command":["b"]}]}"#);
+        let hooks = of(
+            r#"{"preStart":{"command":["a"],"timeoutSeconds":5},"periodic":[{"name":"n","schedule":"@hourly","command":["b"]}]}"#,
+        );
         assert_eq!(hooks.unwrap().periodic.unwrap().len(), 1);
         for wrong in [
             "x",

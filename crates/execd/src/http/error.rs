@@ -100,6 +100,10 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, axum::Json(ErrorBody::new(self.code, self.message))).into_response();
+        if self.code == ErrorCode::BodyTooLarge {
+            // The rest of the body is not read, so nothing more can come on this connection.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         let range = self.content_range.and_then(|range| HeaderValue::try_from(range).ok());
         if let Some(range) = range {
             response.headers_mut().insert(header::CONTENT_RANGE, range);

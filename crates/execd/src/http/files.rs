@@ -88,9 +88,11 @@ pub async fn blocking<T: Send + 'static>(
 /// The absolute path behind a client's text; `~` is the home of whoever it is done for.
 pub fn resolve(app: &App, who: &Who, text: &str) -> Result<PathBuf, ApiError> {
     let mut env = app.sandbox_env();
-    let home = who.0.as_ref().filter(|_| text.starts_with(['~', '$'])).and_then(|identity| {
-        Users::load().user(identity.uid).map(|user| user.home.clone())
-    });
+    let home = who
+        .0
+        .as_ref()
+        .filter(|_| text.starts_with(['~', '$']))
+        .and_then(|identity| Users::load().user(identity.uid).map(|user| user.home.clone()));
     if let Some(home) = home {
         env.insert("HOME".into(), home.into());
     }
@@ -138,7 +140,11 @@ pub async fn permissions(State(app): State<Shared>, who: Who, body: Body) -> Res
 }
 
 /// Paths and what is to be set on them; all are understood before the first is changed.
-pub fn with_owners(app: &App, who: &Who, wanted: BTreeMap<String, Permission>) -> Result<Vec<(PathBuf, Ownership)>, ApiError> {
+pub fn with_owners(
+    app: &App,
+    who: &Who,
+    wanted: BTreeMap<String, Permission>,
+) -> Result<Vec<(PathBuf, Ownership)>, ApiError> {
     let users = Users::load();
     let each = |(text, permission): (String, Permission)| {
         let ownership = Ownership::of(&permission, &users).map_err(|e| ApiError::invalid(format!("{text}: {e}")))?;

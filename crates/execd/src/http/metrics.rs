@@ -91,7 +91,12 @@ pub async fn prometheus(State(app): State<Shared>) -> Response {
     let bytes = |mib: f64| mib * MIB;
     text.add("cpus", "gauge", "Processors that may be used.", Some(now.published.cpu_count));
     text.add("cpu_used_ratio", "gauge", "Share of them in use.", Some(now.published.cpu_used_pct / 100.0));
-    text.add("cpu_throttled_periods_total", "counter", "Periods in which the processor was withheld.", now.cpu_throttled_periods.map(|n| n as f64));
+    text.add(
+        "cpu_throttled_periods_total",
+        "counter",
+        "Periods in which the processor was withheld.",
+        now.cpu_throttled_periods.map(|n| n as f64),
+    );
     text.add("cpu_throttled_seconds_total", "counter", "Time for which it was.", now.cpu_throttled_seconds);
     text.add("memory_limit_bytes", "gauge", "Memory that may be used.", Some(bytes(now.published.mem_total_mib)));
     text.add("memory_used_bytes", "gauge", "Memory in use.", Some(bytes(now.published.mem_used_mib)));
@@ -103,7 +108,12 @@ pub async fn prometheus(State(app): State<Shared>) -> Response {
     text.add("disk_used_bytes", "gauge", "How much of it is in use.", now.disk_used_mib.map(bytes));
     text.add("executions_running", "gauge", "Commands that run.", Some(app.engine.running_count() as f64));
     text.add("executions_started_total", "counter", "Commands started.", Some(counts.started.load(Relaxed) as f64));
-    text.add("executions_failed_total", "counter", "Commands that did not end with 0.", Some(counts.failed.load(Relaxed) as f64));
+    text.add(
+        "executions_failed_total",
+        "counter",
+        "Commands that did not end with 0.",
+        Some(counts.failed.load(Relaxed) as f64),
+    );
     text.add("journal_memory_bytes", "gauge", "Memory that kept output takes.", Some(store.memory as f64));
     text.add("journal_disk_bytes", "gauge", "Disk that kept output takes.", Some(store.disk as f64));
     text.add("journal_dropped_bytes_total", "counter", "Output dropped past the bounds.", Some(store.dropped as f64));

@@ -72,8 +72,7 @@ impl From<SessionError> for ApiError {
 /// A directory that is made if it is missing.
 pub fn home(app: &App, cwd: Option<&str>, env: &crate::envs::Env) -> Result<PathBuf, ApiError> {
     let Some(cwd) = cwd.filter(|cwd| !cwd.is_empty()) else { return Ok(app.cwd.clone()) };
-    let path =
-        crate::paths::directory_path(cwd, env, &app.cwd).map_err(|e| ApiError::invalid(format!("cwd: {e}")))?;
+    let path = crate::paths::directory_path(cwd, env, &app.cwd).map_err(|e| ApiError::invalid(format!("cwd: {e}")))?;
     std::fs::create_dir_all(&path).map_err(|e| ApiError::of_io(&path, &e))?;
     directory(app, cwd, env)
 }

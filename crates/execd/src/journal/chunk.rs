@@ -80,7 +80,7 @@ impl Chunk {
     }
 
     /// Moves its bytes to the disk.
-    pub fn to_disk(&mut self, store: &Store) -> bool {
+    pub fn spill(&mut self, store: &Store) -> bool {
         let Data::Memory(bytes) = &self.data else { return false };
         let Some(slot) = store.write(bytes) else { return false };
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);

@@ -70,15 +70,8 @@ impl Journal {
 
     /// An empty journal that keeps `cap` bytes.
     pub fn with_cap(store: Arc<Store>, cap: u64, pace: Pace) -> Self {
-        let inner = Inner {
-            chunks: VecDeque::new(),
-            on_disk: 0,
-            end: 0,
-            held: 0,
-            memory: 0,
-            cap,
-            readers: Readers::default(),
-        };
+        let inner =
+            Inner { chunks: VecDeque::new(), on_disk: 0, end: 0, held: 0, memory: 0, cap, readers: Readers::default() };
         Self { inner: Mutex::new(inner), store, grown: Notify::new(), read: Notify::new(), pace }
     }
 
@@ -142,7 +135,7 @@ impl Journal {
         let index = inner.on_disk;
         let Some(chunk) = inner.chunks.get_mut(index) else { return false };
         let before = chunk.memory();
-        if !chunk.to_disk(&self.store) {
+        if !chunk.spill(&self.store) {
             return false;
         }
         let freed = before - chunk.memory();
@@ -350,7 +343,7 @@ mod tests {
         let old = Arc::new(Journal::new(store.clone()));
         old.append(Source::Stdout, &[b'o'; 300 << 10]);
         store.ended(&old);
-        let new = Journal::new(store.clone());
+        let new = Journal::new(store);
         for _ in 0..8 {
             new.append(Source::Stdout, &[b'n'; 48 << 10]);
         }

@@ -215,7 +215,8 @@ mod tests {
                 ("pids.max", "max\n"),
             ],
         );
-        std::fs::write(dir.path().join("cpu.stat"), "usage_usec 1500000\nnr_throttled 2\nthrottled_usec 5000\n").unwrap();
+        std::fs::write(dir.path().join("cpu.stat"), "usage_usec 1500000\nnr_throttled 2\nthrottled_usec 5000\n")
+            .unwrap();
         let details = Source::below(dir.path(), "0::/\n").details();
         let want = Details {
             memory_peak: Some(700_000),

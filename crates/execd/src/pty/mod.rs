@@ -17,8 +17,8 @@ use crate::envs::Env;
 
 use crate::journal::{Journal, Pace, Store};
 use crate::session::Program;
-pub use process::{Mode, Process, signal_number};
 use process::Start;
+pub use process::{Mode, Process, signal_number};
 
 /// Bytes of output that a terminal replays.
 const REPLAY: u64 = 1 << 20;

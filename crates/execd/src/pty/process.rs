@@ -76,14 +76,8 @@ impl Process {
     pub fn start(start: Start<'_>, journal: Arc<Journal>) -> io::Result<Self> {
         let env: Vec<_> = start.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         let cwd = start.cwd.to_owned();
-        let plan = |sink, input| SpawnPlan {
-            argv: &start.argv,
-            env: &env,
-            cwd: Some(&cwd),
-            credentials: None,
-            sink,
-            input,
-        };
+        let plan =
+            |sink, input| SpawnPlan { argv: &start.argv, env: &env, cwd: Some(&cwd), credentials: None, sink, input };
         let (end_in, end) = watch::channel(None);
         let (typed, keys) = mpsc::channel(TYPED);
         match start.mode {
@@ -255,4 +249,3 @@ pub fn signal_number(name: &str) -> Option<i32> {
         _ => return None,
     })
 }
-

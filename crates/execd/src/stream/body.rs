@@ -17,8 +17,9 @@ use crate::journal::{Read, ReaderId, Source};
 
 /// Time without output after which a ping is sent.
 const PING: Duration = Duration::from_secs(3);
-/// Time without output after which a line that has not ended is shown as far as it is.
-const IDLE: Duration = Duration::from_millis(100);
+/// Time without output after which a line that has not ended is shown as far as it is: long enough that a
+/// program that is merely slow, on a busy machine, still gets its lines in one piece.
+const IDLE: Duration = Duration::from_secs(1);
 /// Bytes of output that are encoded at once.
 const BATCH: usize = 64 << 10;
 
@@ -281,8 +282,14 @@ impl Writer {
             Source::Stderr => Cursor { stdout: other, stderr: piece.next },
         };
         let (kind, cursor) = (kind(self.source), cursor.not_before(self.from));
-        let output =
-            Output { kind, bytes: piece.text, base64: false, partial: piece.partial, cursor, timestamp: self.timestamp };
+        let output = Output {
+            kind,
+            bytes: piece.text,
+            base64: false,
+            partial: piece.partial,
+            cursor,
+            timestamp: self.timestamp,
+        };
         output.encode(self.framing, out);
     }
 }

@@ -40,7 +40,8 @@ impl Lines {
             self.after_return = false;
             from = usize::from(bytes.starts_with(b"\n"));
         }
-        while let Some(at) = bytes.get(from..).and_then(|rest| memchr::memchr2(b'\n', b'\r', rest)).map(|at| from + at) {
+        while let Some(at) = bytes.get(from..).and_then(|rest| memchr::memchr2(b'\n', b'\r', rest)).map(|at| from + at)
+        {
             let mut after = at + 1;
             if bytes.get(at) == Some(&b'\r') {
                 match bytes.get(after) {
@@ -166,7 +167,13 @@ mod tests {
         let (mut lines, mut out, mut at) = (Lines::default(), Vec::new(), 0);
         let mut add = |p: Piece<'_>| {
             let text = String::from_utf8_lossy(p.text).into_owned();
-            out.push(if p.partial { format!("{text}…") } else if text.is_empty() { "\n".into() } else { text });
+            out.push(if p.partial {
+                format!("{text}…")
+            } else if text.is_empty() {
+                "\n".into()
+            } else {
+                text
+            });
         };
         for part in parts {
             lines.push(at, part, &mut add);

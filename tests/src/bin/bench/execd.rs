@@ -200,7 +200,8 @@ async fn first_bytes(target: &Target, runs: u32) -> Result<Option<Figure>> {
         while let Some(at) = seen.windows(2).position(|pair| pair == b"\n\n") {
             let event: Value = serde_json::from_slice(seen.get(..at).unwrap_or_default())?;
             seen.drain(..at + 2);
-            let written = event["text"].as_str().filter(|_| event["type"] == "stdout").and_then(|t| t.parse::<f64>().ok());
+            let written =
+                event["text"].as_str().filter(|_| event["type"] == "stdout").and_then(|t| t.parse::<f64>().ok());
             if let Some(took) = written.map(|written| now - written).filter(|took| (0.0..10.0).contains(took)) {
                 figure.add(Duration::from_secs_f64(took));
                 any = true;

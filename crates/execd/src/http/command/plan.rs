@@ -72,13 +72,13 @@ fn credentials(request: &RunRequest, env: &mut Env) -> Result<Option<Credentials
         return Ok(None);
     }
     let users = Users::load();
-    let one = |name: &str, number: Option<u32>, word: Option<String>, find: &dyn Fn(&str) -> Option<u32>| {
-        match (number, word) {
-            (Some(_), Some(_)) => Err(ApiError::invalid(format!("give either {name}id or its name, not both"))),
-            (number, None) => Ok(number),
-            (None, Some(word)) => {
-                find(&word).map(Some).ok_or_else(|| ApiError::invalid(format!("{name}: there is no {word:?} here")))
-            }
+    let one = |name: &str, number: Option<u32>, word: Option<String>, find: &dyn Fn(&str) -> Option<u32>| match (
+        number, word,
+    ) {
+        (Some(_), Some(_)) => Err(ApiError::invalid(format!("give either {name}id or its name, not both"))),
+        (number, None) => Ok(number),
+        (None, Some(word)) => {
+            find(&word).map(Some).ok_or_else(|| ApiError::invalid(format!("{name}: there is no {word:?} here")))
         }
     };
     let uid = one("u", uid, user, &|name| users.uid_of(name))?;

@@ -24,7 +24,12 @@ const WAITING: usize = 1024;
 const BUFFER: usize = 1 << 20;
 
 /// The handler.
-pub async fn upload(State(app): State<Shared>, who: Who, headers: HeaderMap, body: Body) -> Result<StatusCode, ApiError> {
+pub async fn upload(
+    State(app): State<Shared>,
+    who: Who,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let boundary = multer::parse_boundary(kind)
         .map_err(|e| ApiError::new(ErrorCode::InvalidFile, format!("not a multipart form: {e}")))?;
@@ -110,7 +115,7 @@ async fn store(app: &App, who: &Who, metadata: UploadMetadata, mut field: Field<
             continue;
         }
         let (piece, at) = (std::mem::take(&mut waiting), path.clone());
-            writer = blocking(who, move || {
+        writer = blocking(who, move || {
             writer.write(&piece).map_err(|e| ApiError::of_io(&at, &e))?;
             Ok(writer)
         })

@@ -107,12 +107,14 @@ pub async fn watch(State(app): State<Shared>, who: Who, uri: Uri) -> Result<Resp
         }
         Err(_) => flag.store(true, Ordering::Relaxed),
     };
-    let failed = |e: notify::Error| ApiError::new(ErrorCode::RuntimeError, format!("cannot watch {}: {e}", path.display()));
+    let failed =
+        |e: notify::Error| ApiError::new(ErrorCode::RuntimeError, format!("cannot watch {}: {e}", path.display()));
     let mut watcher = notify::recommended_watcher(heard).map_err(failed)?;
     // A large tree takes its time.
     let at = path.clone();
     let watcher = super::blocking(&who, move || {
-        let failed = |e: notify::Error| ApiError::new(ErrorCode::RuntimeError, format!("cannot watch {}: {e}", at.display()));
+        let failed =
+            |e: notify::Error| ApiError::new(ErrorCode::RuntimeError, format!("cannot watch {}: {e}", at.display()));
         watcher.watch(&at, recursive).map_err(failed)?;
         Ok(watcher)
     })

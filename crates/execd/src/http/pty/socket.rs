@@ -106,7 +106,8 @@ async fn serve(app: Arc<App>, terminal: Arc<Terminal>, wanted: Wanted, mut clien
             return client.close(1000, "already connected").await;
         }
     };
-    let process = if wanted.viewer { Ok(terminal.process()) } else { terminal.start(wanted.mode, app.command_env()).map(Some) };
+    let process =
+        if wanted.viewer { Ok(terminal.process()) } else { terminal.start(wanted.mode, app.command_env()).map(Some) };
     let process = match process {
         Ok(process) => process,
         Err(error) => {
@@ -121,12 +122,8 @@ async fn serve(app: Arc<App>, terminal: Arc<Terminal>, wanted: Wanted, mut clien
     if !replay(&terminal, mode, &mut at, &mut client).await {
         return;
     }
-    let connected = ToClient {
-        kind: "connected",
-        session_id: Some(&terminal.id),
-        mode: Some(mode.name()),
-        ..ToClient::default()
-    };
+    let connected =
+        ToClient { kind: "connected", session_id: Some(&terminal.id), mode: Some(mode.name()), ..ToClient::default() };
     if client.say(connected).await {
         live(&terminal, process, seat, reader, at, client).await;
     }
@@ -253,7 +250,9 @@ async fn hear(
     match said {
         FromClient::Ping => client.say(ToClient { kind: "pong", ..ToClient::default() }).await,
         FromClient::Ignored => true,
-        FromClient::Invalid(kind) => client.refuse("INVALID_FRAME", format!("there is no frame of type {kind:?}")).await,
+        FromClient::Invalid(kind) => {
+            client.refuse("INVALID_FRAME", format!("there is no frame of type {kind:?}")).await
+        }
         _ if !typing => client.refuse("INVALID_FRAME", "this client only watches".to_owned()).await,
         FromClient::Resize(cols, rows) => {
             terminal.resize((cols, rows));
