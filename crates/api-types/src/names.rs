@@ -93,6 +93,8 @@ pub mod env {
 pub mod headers {
     /// The lifecycle API's key.
     pub const API_KEY: &str = "OPEN-SANDBOX-API-KEY";
+    /// Token of one port of a sandbox, at the server's proxy.
+    pub const SECURE_ACCESS: &str = "OpenSandbox-Secure-Access";
     /// execd's access token.
     pub const EXECD_ACCESS_TOKEN: &str = "X-EXECD-ACCESS-TOKEN";
     /// Signature of the platform over a call to a daemon, see [`crate::auth`].

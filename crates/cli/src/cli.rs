@@ -6,7 +6,9 @@ use anyhow::Result;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::{command, completion, config, connection, explain, file, output::Format, pool, sandbox};
+use crate::{
+    command, completion, config, connection, diagnostics, events, explain, file, output::Format, pool, sandbox,
+};
 
 /// Create sandboxes, run commands in them, move files in and out.
 #[derive(Debug, Parser)]
@@ -65,6 +67,11 @@ pub enum Verb {
     Sandbox(sandbox::Verb),
     /// Show where a sandbox's time went, what it waits for, and how it ended
     Explain(explain::Options),
+    /// Print a sandbox's state, and with -w each change until it is gone
+    Events(events::Options),
+    /// Read what the sandbox container wrote and what Kubernetes recorded
+    #[command(subcommand)]
+    Diagnostics(diagnostics::Verb),
     /// Run commands in a sandbox
     #[command(subcommand)]
     Command(command::Verb),
@@ -115,6 +122,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Verb::Local(verb) => crate::local::run(&globals, verb),
         Verb::Sandbox(verb) => block_on(sandbox::run(&globals, verb)),
         Verb::Explain(options) => block_on(explain::run(&globals, &options)),
+        Verb::Events(options) => block_on(events::run(&globals, &options)),
+        Verb::Diagnostics(verb) => block_on(diagnostics::run(&globals, verb)),
         Verb::Command(verb) => block_on(command::run(&globals, verb)),
         Verb::File(verb) => block_on(file::run(&globals, verb)),
         Verb::Pool(verb) => block_on(pool::run(&globals, verb)),

@@ -6,6 +6,8 @@ mod command;
 mod completion;
 mod config;
 mod connection;
+mod diagnostics;
+mod events;
 mod explain;
 mod file;
 #[cfg(feature = "local")]

@@ -1,9 +1,10 @@
 //! `osb pool`: the pools that sandboxes are taken from.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Result;
-use clap::Subcommand;
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use opensandbox::types::{CreatePoolRequest, PoolCapacity};
 
 use crate::{cli::Globals, connection, output::Printer, views::PoolView};
 
@@ -17,7 +18,60 @@ pub enum Verb {
         /// Its name
         name: String,
     },
+    /// Make a pool
+    Create {
+        /// Its name
+        name: String,
+        /// File with the pod template, JSON or YAML
+        #[arg(short, long, value_name = "FILE")]
+        template: PathBuf,
+        #[command(flatten)]
+        sizes: Sizes,
+    },
+    /// Change the sizes of a pool; those that are not given stay
+    Scale {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        sizes: Sizes,
+    },
+    /// Delete a pool
+    Delete {
+        /// Its name
+        name: String,
+    },
 }
+
+/// Sizes of a pool, in pods.
+#[derive(Debug, Args)]
+pub struct Sizes {
+    /// Fewest warm pods at rest
+    #[arg(long, value_name = "N")]
+    buffer_min: Option<i32>,
+    /// Most warm pods at rest
+    #[arg(long, value_name = "N")]
+    buffer_max: Option<i32>,
+    /// Fewest pods in all
+    #[arg(long, value_name = "N")]
+    pool_min: Option<i32>,
+    /// Most pods in all
+    #[arg(long, value_name = "N")]
+    pool_max: Option<i32>,
+}
+
+impl Sizes {
+    fn over(&self, known: PoolCapacity) -> PoolCapacity {
+        PoolCapacity {
+            buffer_min: self.buffer_min.unwrap_or(known.buffer_min),
+            buffer_max: self.buffer_max.unwrap_or(known.buffer_max),
+            pool_min: self.pool_min.unwrap_or(known.pool_min),
+            pool_max: self.pool_max.unwrap_or(known.pool_max),
+        }
+    }
+}
+
+/// Sizes of a new pool for which nothing is said.
+const NEW: PoolCapacity = PoolCapacity { buffer_min: 1, buffer_max: 3, pool_min: 0, pool_max: 10 };
 
 /// Runs a verb.
 pub async fn run(globals: &Globals, verb: Verb) -> Result<ExitCode> {
@@ -36,11 +90,31 @@ pub async fn run(globals: &Globals, verb: Verb) -> Result<ExitCode> {
         }
         Verb::Get { name } => {
             let pool = PoolView::from(client.pools().get(&name).await?);
-            let lines: Vec<_> = HEADER.iter().copied().zip(row(&pool)).collect();
-            printer.object(&pool, &lines)?;
+            show(printer, &pool)?;
+        }
+        Verb::Create { name, template, sizes } => {
+            let text =
+                std::fs::read_to_string(&template).with_context(|| format!("{} cannot be read", template.display()))?;
+            let template =
+                serde_saphyr::from_str(&text).with_context(|| format!("{} is no pod template", template.display()))?;
+            let request = CreatePoolRequest { name, template, capacity_spec: sizes.over(NEW) };
+            show(printer, &client.pools().create(&request).await?.into())?;
+        }
+        Verb::Scale { name, sizes } => {
+            let known = client.pools().get(&name).await?.capacity_spec;
+            show(printer, &client.pools().update(&name, sizes.over(known)).await?.into())?;
+        }
+        Verb::Delete { name } => {
+            client.pools().delete(&name).await?;
+            printer.done(&format!("pool {name} is being deleted"))?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn show(printer: Printer, pool: &PoolView) -> Result<()> {
+    let lines: Vec<_> = HEADER.iter().copied().zip(row(pool)).collect();
+    printer.object(pool, &lines)
 }
 
 const HEADER: &[&str] = &["NAME", "TOTAL", "ALLOCATED", "AVAILABLE", "BUFFER", "POOL", "CREATED"];

@@ -81,6 +81,22 @@ async fn a_sandbox_is_explained() {
 }
 
 #[tokio::test]
+async fn states_logs_and_requests_of_a_file() {
+    let osb = Osb::new().await;
+    assert_snapshot!("events_watch", osb.run(&["events", "s1", "-w"]).await);
+    assert_snapshot!("diagnostics_logs", osb.run(&["diagnostics", "logs", "s1", "-s", "container"]).await);
+    osb.fake.script(|s| s.execd_in_create = true);
+    let file = osb.home.path().join("request.yaml");
+    std::fs::write(&file, "image: {uri: nginx}\nentrypoint: [sleep, '600']\ntimeout: 90\nenv: {A: '1'}\n").unwrap();
+    osb.run(&["sandbox", "create", "-f", file.to_str().unwrap(), "-e", "B=2"]).await;
+    let body = osb.fake.script(|s| s.bodies["POST /v1/sandboxes"].clone());
+    assert_eq!(body["env"], json!({"A": "1", "B": "2"}));
+    assert_eq!((&body["timeout"], &body["entrypoint"]), (&json!(90), &json!(["sleep", "600"])));
+    std::fs::write(&file, "image: [").unwrap();
+    assert_snapshot!("create_bad_file", osb.run(&["sandbox", "create", "-f", file.to_str().unwrap()]).await);
+}
+
+#[tokio::test]
 async fn wrong_usage() {
     let osb = Osb::new().await;
     assert_snapshot!("usage_verb", osb.run(&["sandbox", "creat"]).await);

@@ -49,6 +49,9 @@ pub struct SandboxBuilder {
     skip_health_check: bool,
     secure_access: bool,
     kill_on_drop: bool,
+    idempotency_key: Option<String>,
+    /// What a request had that has no member here.
+    rest: CreateSandboxRequest,
     connection: Connection,
 }
 
@@ -77,8 +80,57 @@ impl SandboxBuilder {
             skip_health_check: false,
             secure_access: false,
             kill_on_drop: false,
+            idempotency_key: None,
+            rest: CreateSandboxRequest::default(),
             connection: Connection::Environment,
         }
+    }
+
+    /// Starts from a whole request as it is on the wire, e.g. out of a file; what is set after that replaces it.
+    ///
+    /// ```
+    /// use opensandbox::{SandboxBuilder, types::CreateSandboxRequest};
+    ///
+    /// let text = r#"{"image": {"uri": "python:3.12"}, "entrypoint": ["sleep", "600"]}"#;
+    /// let request: CreateSandboxRequest = serde_json::from_str(text).unwrap();
+    /// let builder = SandboxBuilder::from_request(request).env("AGENT_ID", "agent-1");
+    /// # let _ = builder;
+    /// ```
+    pub fn from_request(mut request: CreateSandboxRequest) -> Self {
+        let (image, auth) = request.image.take().map_or((None, None), |image| (Some(image.uri), image.auth));
+        let mut extensions = request.extensions.take().unwrap_or_default();
+        let timeout = request.timeout.take().map(|seconds| Duration::from_secs(seconds.max(0).unsigned_abs()));
+        Self {
+            image_auth: auth,
+            pool: extensions.remove(EXTENSION_POOL_REF),
+            env: request.env.take().into_iter().flatten().map(|(k, v)| (k, v.unwrap_or_default())).collect(),
+            entrypoint: request.entrypoint.take().unwrap_or_default(),
+            metadata: request.metadata.take().unwrap_or_default(),
+            extensions,
+            resources: request.resource_limits.take().unwrap_or_default(),
+            requests: request.resource_requests.take().unwrap_or_default(),
+            platform: request.platform.take(),
+            timeout: timeout.or(Some(DEFAULT_TIMEOUT)),
+            secure_access: request.secure_access.take().unwrap_or_default(),
+            rest: request,
+            ..Self::new(image)
+        }
+    }
+
+    /// Mounts a claim, which is made when it is not there.
+    pub fn claim(mut self, name: impl Into<String>, claim: impl Into<String>, mount_path: impl Into<String>) -> Self {
+        let (name, claim, path) = (name.into(), claim.into(), mount_path.into());
+        let volume = serde_json::json!({"name": name, "mountPath": path, "pvc": {"claimName": claim}});
+        self.rest.volumes.get_or_insert_default().push(volume);
+        self
+    }
+
+    /// Makes repeated creates one: the same key and the same request give the same sandbox, whichever server of the
+    /// platform is asked, and also after a restart of this program. Without it each create has a key of its own, which
+    /// makes its own retries safe.
+    pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
+        self.idempotency_key = Some(key.into());
+        self
     }
 
     /// Takes the sandbox from this pool, whose image and resources then count.
@@ -202,7 +254,9 @@ impl SandboxBuilder {
             Connection::Client(client) => client,
         };
         let deadline = Instant::now() + self.ready_timeout;
-        let answer = client.create(&request, self.ready_timeout.max(client.config().request_timeout)).await?;
+        let answer = client
+            .create(&request, self.idempotency_key, self.ready_timeout.max(client.config().request_timeout))
+            .await?;
         for warning in answer.warnings.iter().flatten() {
             tracing::debug!(sandbox = %answer.id, "{warning}");
         }
@@ -235,7 +289,8 @@ impl SandboxBuilder {
             extensions.insert(EXTENSION_POOL_REF.to_owned(), pool.clone());
         }
         let pooled = extensions.contains_key(EXTENSION_POOL_REF);
-        if self.image.is_none() && !pooled {
+        let elsewhere = self.rest.snapshot_id.is_some() || self.rest.template_id.is_some();
+        if self.image.is_none() && !pooled && !elsewhere {
             return Err(Error::invalid("create sandbox: neither an image nor a pool is given"));
         }
         if let Some(name) = self.env.keys().find(|name| name.is_empty() || name.contains(['=', '\0'])) {
@@ -268,7 +323,7 @@ impl SandboxBuilder {
             platform: self.platform.clone(),
             secure_access: self.secure_access.then_some(true),
             entrypoint,
-            ..CreateSandboxRequest::default()
+            ..self.rest.clone()
         })
     }
 }
@@ -298,6 +353,16 @@ mod tests {
         assert_eq!(request.timeout, None);
         assert_eq!(request.entrypoint.unwrap(), ["tail", "-f", "/dev/null"]);
         assert_eq!(request.resource_limits.unwrap()["memory"], "2Gi");
+    }
+
+    #[test]
+    fn a_request_of_a_file_is_kept_and_may_be_changed() {
+        let text = r#"{"image":{"uri":"a"},"timeout":90,"env":{"A":"1","B":null},"lifecycle":{"x":1},"extensions":{"poolRef":"p"}}"#;
+        let builder = SandboxBuilder::from_request(serde_json::from_str(text).unwrap());
+        let request = builder.env("A", "2").claim("v", "c", "/data").request().unwrap();
+        assert_eq!(request.env.as_ref().unwrap()["A"].as_deref(), Some("2"));
+        assert_eq!((request.timeout, request.extensions.as_ref().unwrap()["poolRef"].as_str()), (Some(90), "p"));
+        assert!(request.lifecycle.is_some() && request.volumes.unwrap().len() == 1);
     }
 
     #[test]

@@ -138,9 +138,14 @@ impl Client {
         Pools::new(self.clone())
     }
 
-    pub(crate) async fn create(&self, body: &CreateSandboxRequest, timeout: Duration) -> Result<CreateSandboxResponse> {
+    pub(crate) async fn create(
+        &self,
+        body: &CreateSandboxRequest,
+        key: Option<String>,
+        timeout: Duration,
+    ) -> Result<CreateSandboxResponse> {
         let call = Call { timeout, ..self.call("create sandbox", Retry::Unsent) };
-        let key = uuid::Uuid::new_v4().to_string();
+        let key = key.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
         self.json(call, Method::POST, "/sandboxes", |r| r.header(headers::IDEMPOTENCY_KEY, &key).json(body)).await
     }
 

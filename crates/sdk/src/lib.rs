@@ -27,6 +27,7 @@ mod builder;
 mod client;
 mod commands;
 mod config;
+mod diagnostics;
 mod error;
 mod execd;
 mod files;
@@ -35,6 +36,7 @@ mod pools;
 mod sandbox;
 mod tls;
 mod transport;
+mod watch;
 
 pub use api_types::ErrorCode;
 pub use builder::SandboxBuilder;
@@ -44,6 +46,7 @@ pub use config::{
     ApiKey, ConnectionConfig, ENV_API_KEY, ENV_DOMAIN, ENV_PROTOCOL, ENV_REQUEST_TIMEOUT, ENV_USE_SERVER_PROXY,
     Protocol,
 };
+pub use diagnostics::Diagnosis;
 pub use error::{ApiError, Error, Result};
 pub use files::{FileStream, Files, WriteFile};
 pub use list::ListSandboxes;
@@ -57,9 +60,9 @@ pub mod types {
         explain::{Explanation, Obituary, PodFacts, PoolFigures, RecordedEvent, Step, Waiting},
         ids::SandboxId,
         lifecycle::{
-            AllocationSummary, CreatePoolRequest, Endpoint, ImageAuth, ImageSpec, ListSandboxesResponse,
-            PaginationInfo, Platform, PoolCapacity, PoolResponse, PoolStatusSummary, Sandbox as SandboxInfo,
-            SandboxStatus,
+            AllocationSummary, CreatePoolRequest, CreateSandboxRequest, Endpoint, ImageAuth, ImageSpec,
+            ListSandboxesResponse, PaginationInfo, Platform, PoolCapacity, PoolResponse, PoolStatusSummary,
+            Sandbox as SandboxInfo, SandboxStatus,
         },
     };
 }

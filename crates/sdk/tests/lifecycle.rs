@@ -185,3 +185,32 @@ async fn an_id_is_one_segment_of_the_path() {
     let _ = fake.client().get("../pools?x=1").await;
     assert_eq!(fake.seen(), ["GET /v1/sandboxes/..%2Fpools%3Fx%3D1"]);
 }
+
+#[tokio::test]
+async fn states_are_watched_over_broken_streams_until_the_end() {
+    let fake = Fake::start().await;
+    let states: Vec<_> = fake.client().watch("s1").map_ok(|info| info.status.state).try_collect().await.unwrap();
+    assert_eq!(states, ["Running", "Stopping"]);
+    assert_eq!(fake.seen().len(), 2);
+    let last = fake.script(|s| s.headers["GET /v1/sandboxes/s1/events"].clone());
+    assert_eq!(last["last-event-id"], "1");
+}
+
+#[tokio::test]
+async fn logs_events_and_explanations_are_had() {
+    let fake = Fake::start().await;
+    let client = fake.client();
+    assert_eq!(client.diagnostic_logs("s1", "container").await.unwrap().content, "logs of s1\n");
+    assert_eq!(client.diagnostic_events("s1", "runtime").await.unwrap().scope, "runtime");
+    let told = client.explain("s1").await.unwrap();
+    assert_eq!(told.waiting.unwrap().what, "PoolFull");
+    assert_eq!(told.timeline[2].took_ms, Some(7.5));
+}
+
+#[tokio::test]
+async fn a_key_of_ones_own_goes_with_the_create() {
+    let fake = Fake::start().await;
+    fake.script(|s| s.execd_in_create = true);
+    fake.client().sandbox("nginx").pool("p").idempotency_key("job-7").create().await.unwrap();
+    assert_eq!(fake.script(|s| s.headers["POST /v1/sandboxes"].clone())["idempotency-key"], "job-7");
+}

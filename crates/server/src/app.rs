@@ -1,5 +1,6 @@
 //! What every handler shares.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api_types::auth::TokenSecret;
@@ -105,10 +106,24 @@ impl App {
         Api::namespaced(self.client.clone(), &self.config.namespace)
     }
 
-    /// The header that opens a port of a sandbox to its owner: execd's token for execd's port.
-    pub fn access_header(&self, sandbox_uid: &str, address: &Address, port: u16) -> Option<(&'static str, String)> {
-        let pod = address.pod_uid.as_deref().filter(|_| port == EXECD_PORT)?;
-        let token = self.tokens.execd_token(&SandboxUid::new(sandbox_uid), &PodUid::new(pod));
-        Some((headers::EXECD_ACCESS_TOKEN, token))
+    /// The headers that open a port of a sandbox to its owner: execd's token for execd's port, and, at the proxy, the
+    /// port's own token, so that callers need no API key there.
+    pub fn access_headers(
+        &self,
+        sandbox_uid: &str,
+        address: &Address,
+        port: u16,
+        proxied: bool,
+    ) -> BTreeMap<String, String> {
+        let sandbox = SandboxUid::new(sandbox_uid);
+        let mut found = BTreeMap::new();
+        if let Some(pod) = address.pod_uid.as_deref().filter(|_| port == EXECD_PORT) {
+            let token = self.tokens.execd_token(&sandbox, &PodUid::new(pod));
+            found.insert(headers::EXECD_ACCESS_TOKEN.to_owned(), token);
+        }
+        if proxied {
+            found.insert(headers::SECURE_ACCESS.to_owned(), self.tokens.port_token(&sandbox, port));
+        }
+        found
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::gateway::Gateway;
 use crate::keys::ApiKeys;
 
 /// Configuration of a [`Server`](crate::Server).
@@ -23,8 +24,12 @@ pub struct Config {
     pub endpoints: EndpointMode,
     /// `host[:port]` to give in proxy addresses; absent is the `Host` the caller used.
     pub public_host: Option<String>,
+    /// A gateway in front of the sandboxes; endpoint answers lead through it unless the proxy is asked for.
+    pub gateway: Option<Gateway>,
     /// Image with `execd` and a shell, for sandboxes made from an image.
     pub execd_image: String,
+    /// Origins of web pages that may call the API, `*` for all; none of them may while the API is open.
+    pub cors_origins: Vec<String>,
     /// When nodes pull the images of sandboxes made from an image: `IfNotPresent`, `Always` or `Never`.
     pub image_pull_policy: String,
     /// `limits` and `requests` of the init container that brings execd.
@@ -50,7 +55,9 @@ impl Default for Config {
             token_secret: random_secret(),
             endpoints: EndpointMode::Auto,
             public_host: None,
+            gateway: None,
             execd_image: concat!("opensandbox/execd:", env!("CARGO_PKG_VERSION")).to_owned(),
+            cors_origins: Vec::new(),
             image_pull_policy: "IfNotPresent".to_owned(),
             execd_resources: None,
             runtime_class: None,

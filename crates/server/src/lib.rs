@@ -7,6 +7,7 @@ mod app;
 mod config;
 mod error;
 mod front;
+mod gateway;
 mod health;
 mod keys;
 mod labels;
@@ -24,6 +25,7 @@ mod tls;
 
 pub use config::{Config, EndpointMode, Limits};
 pub use error::ApiError;
+pub use gateway::{Gateway, Route, Signer};
 pub use keys::{ApiKeys, Caller, Scope};
 pub use serve::{ServeError, Server};
 pub use tls::{Tls, TlsError};

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use kube::client::ClientBuilder;
 use server::settings::{self, Asked, Program, SettingsError};
 use server::{Server, Tls};
-use telemetry::{Registry, admin, logs, signals};
+use telemetry::{ApiRequests, Registry, admin, logs, signals};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -45,7 +46,10 @@ async fn run(program: Program) -> anyhow::Result<()> {
     program.notices.iter().for_each(|notice| tracing::warn!("{notice}"));
     let kubernetes = program.kubernetes().await?;
     tracing::info!(kubernetes = %kubernetes.cluster_url, namespace = program.config.namespace, version = env!("CARGO_PKG_VERSION"), "starting");
-    let client = kube::Client::try_from(kubernetes).context("can't make a client of the Kubernetes API")?;
+    let mut registry = Registry::with_prefix("opensandbox");
+    let requests = ApiRequests::register(registry.sub_registry_with_prefix("server"));
+    let builder = ClientBuilder::try_from(kubernetes).context("can't make a client of the Kubernetes API")?;
+    let client = builder.with_layer(&requests).build();
     let tls = program.tls.clone().map(Tls::new).transpose()?;
     let listen = async |host: &str, port: u16| {
         TcpListener::bind((host, port)).await.with_context(|| format!("can't listen on {host}:{port}"))
@@ -63,7 +67,6 @@ async fn run(program: Program) -> anyhow::Result<()> {
     if let Some(tls) = &tls {
         server.follow_certificate(tls);
     }
-    let mut registry = Registry::with_prefix("opensandbox");
     server.register(&mut registry);
     let admin_stop = CancellationToken::new();
     let admin = admin_listener.map(|listener| {

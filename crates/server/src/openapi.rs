@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use api_types::{ErrorBody, ErrorCode};
 use axum::Json;
+use axum::response::{Html, IntoResponse as _, Response};
+use http::{HeaderValue, header};
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
@@ -14,6 +16,14 @@ use crate::routes::{Mount, Parameter, ROUTES, Route};
 pub async fn handle() -> Json<Value> {
     static DOCUMENT: std::sync::LazyLock<Value> = std::sync::LazyLock::new(document);
     Json(DOCUMENT.clone())
+}
+
+/// `GET /docs`: the document as a page that needs nothing from elsewhere.
+pub async fn page() -> Response {
+    const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'";
+    let mut response = Html(include_str!("docs.html")).into_response();
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    response
 }
 
 /// The document.

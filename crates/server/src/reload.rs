@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use notify::{Config, PollWatcher, RecommendedWatcher, RecursiveMode, Watcher};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -13,7 +14,7 @@ const LOOK: Duration = Duration::from_secs(30);
 /// A change is often several events; the last of them counts.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// Calls `changed` after each change of what lies beside the files, until `stop`.
+/// Calls `changed` after each change of what is in the files, until `stop`.
 pub fn watch(files: Vec<PathBuf>, stop: CancellationToken, mut changed: impl FnMut() + Send + 'static) {
     // One place: an event more or less makes no difference.
     let (tell, mut told) = mpsc::channel(1);
@@ -22,6 +23,7 @@ pub fn watch(files: Vec<PathBuf>, stop: CancellationToken, mut changed: impl FnM
     };
     tokio::spawn(async move {
         let _watcher = watcher;
+        let mut known = contents(&files);
         loop {
             tokio::select! {
                 news = told.recv() => if news.is_none() { return },
@@ -29,9 +31,19 @@ pub fn watch(files: Vec<PathBuf>, stop: CancellationToken, mut changed: impl FnM
             }
             tokio::time::sleep(SETTLE).await;
             while told.try_recv().is_ok() {}
-            changed();
+            // Other files of the directory may change as often as they like.
+            let now = contents(&files);
+            if now != known {
+                known = now;
+                changed();
+            }
         }
     });
+}
+
+/// A digest of each file; nothing for one that can't be read just now.
+fn contents(files: &[PathBuf]) -> Vec<Option<[u8; 32]>> {
+    files.iter().map(|file| std::fs::read(file).ok().map(|bytes| Sha256::digest(bytes).into())).collect()
 }
 
 fn watcher(files: &[PathBuf], tell: mpsc::Sender<()>) -> Option<Box<dyn Watcher + Send>> {

@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::app::App;
 use crate::sandboxes::events::MetricsEvent;
 use crate::sandboxes::{self, diagnostics, refused};
-use crate::{openapi, pools, proxy};
+use crate::{openapi, pools, proxy as passage};
 
 /// Where a route is mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,6 +135,17 @@ const IDEMPOTENCY: Parameter = (
     || json!({"type": "string", "minLength": 1, "maxLength": 255}),
 );
 
+const LAST_EVENT: Parameter = (
+    "Last-Event-ID",
+    "Id of the last event that was received; the state it told is not told again.",
+    || json!({"type": "string"}),
+);
+const WAIT: Parameter = (
+    "wait",
+    "Longest wait, in seconds, for the sandbox to be usable; after it the answer has the state Pending and the sandbox goes on coming about. Without it the answer waits as long as the server allows, and a create that fails leaves nothing.",
+    || json!({"type": "integer", "minimum": 0, "maximum": 60}),
+);
+
 /// Every route of the server.
 pub static ROUTES: &[Route] = &[
     Route::new(&["get"], "/health", "getHealth", "Whether the server answers.", || get(health))
@@ -153,6 +164,7 @@ pub static ROUTES: &[Route] = &[
     Route::new(&["get"], "/version", "getVersion", "The server's version.", || get(version))
         .open()
         .gives(200, Some(object)),
+    Route::new(&["get"], "/docs", "getDocs", "This document as a page.", || get(openapi::page)).open(),
     Route::new(&["get"], "/openapi.json", "getOpenApi", "This document.", || get(openapi::handle))
         .open()
         .gives(200, Some(object)),
@@ -165,6 +177,7 @@ pub static ROUTES: &[Route] = &[
             "Creates a sandbox; answers when it can be used.",
             || post(sandboxes::create::handle),
         )
+        .query(&[WAIT])
         .takes(schema::<CreateSandboxRequest>)
         .gives(202, Some(schema::<CreateSandboxResponse>))
         .fails(&[
@@ -224,7 +237,11 @@ pub static ROUTES: &[Route] = &[
     })
     .query(&[
         ("use_server_proxy", "Give the proxy's address.", || json!({"type": "boolean", "default": false})),
-        ("expires", "Refused: signed addresses need a gateway.", || json!({"type": "integer"})),
+        (
+            "expires",
+            "Give an address that is signed until then, in seconds since 1970; needs a gateway.",
+            || json!({"type": "integer", "minimum": 1}),
+        ),
     ])
     .gives(200, Some(schema::<Endpoint>))
     .fails(&[
@@ -241,10 +258,32 @@ pub static ROUTES: &[Route] = &[
     .query(&[
         SCOPE,
         ("tail", "Lines.", || json!({"type": "integer", "minimum": 1, "maximum": 10_000, "default": 100})),
+        ("since", "Age of the oldest line, such as 90s, 10m, 2h or 1d.", || json!({"type": "string"})),
         ("container", "Container; the sandbox's own when absent.", || json!({"type": "string"})),
     ])
     .gives(200, Some(schema::<diagnostics::Diagnosis>))
-    .fails(&[ErrorCode::InvalidRequest, ErrorCode::SandboxNotFound, ErrorCode::PodIpNotAvailable]),
+    .fails(&[
+        ErrorCode::InvalidRequest,
+        ErrorCode::DiagnosticsScopeUnsupported,
+        ErrorCode::SandboxNotFound,
+        ErrorCode::PodIpNotAvailable,
+    ]),
+    Route::new(&["get"], "/sandboxes/{id}/diagnostics/inspect", "inspectPod", "The pod, as plain text.", || {
+        get(diagnostics::inspect)
+    })
+    .fails(&[ErrorCode::SandboxNotFound, ErrorCode::PodIpNotAvailable]),
+    Route::new(
+        &["get"],
+        "/sandboxes/{id}/diagnostics/summary",
+        "getSummary",
+        "Pod, events and last log lines, as plain text.",
+        || get(diagnostics::summary),
+    )
+    .query(&[
+        ("tail", "Log lines.", || json!({"type": "integer", "minimum": 1, "maximum": 10_000, "default": 50})),
+        ("event_limit", "Events.", || json!({"type": "integer", "minimum": 1, "maximum": 500, "default": 20})),
+    ])
+    .fails(&[ErrorCode::InvalidRequest, ErrorCode::SandboxNotFound]),
     Route::new(
         &["get"],
         "/sandboxes/{id}/diagnostics/events",
@@ -255,6 +294,17 @@ pub static ROUTES: &[Route] = &[
     .query(&[SCOPE, ("limit", "Events.", || json!({"type": "integer", "minimum": 1, "maximum": 500, "default": 50}))])
     .gives(200, Some(schema::<diagnostics::Diagnosis>))
     .fails(&[ErrorCode::InvalidRequest, ErrorCode::SandboxNotFound]),
+    Route {
+        headers: &[LAST_EVENT],
+        ..Route::new(
+            &["get"],
+            "/sandboxes/{id}/events",
+            "watchSandbox",
+            "Server-sent events: `state` with the sandbox at once and after each change, `gone` at its end.",
+            || get(sandboxes::watch::handle),
+        )
+        .fails(&[ErrorCode::SandboxNotFound])
+    },
     Route::new(
         &["get"],
         "/sandboxes/{id}/explain",
@@ -264,11 +314,11 @@ pub static ROUTES: &[Route] = &[
     )
     .gives(200, Some(schema::<Explanation>))
     .fails(&[ErrorCode::SandboxNotFound]),
-    Route::new(PROXY_VERBS, "/sandboxes/{id}/proxy/{port}", "proxyRoot", PROXY, || any(proxy::handle))
+    Route::new(PROXY_VERBS, "/sandboxes/{id}/proxy/{port}", "proxyRoot", PROXY, || any(passage::handle))
         .fails(PROXY_ERRORS),
-    Route::new(PROXY_VERBS, "/sandboxes/{id}/proxy/{port}/", "proxySlash", PROXY, || any(proxy::handle))
+    Route::new(PROXY_VERBS, "/sandboxes/{id}/proxy/{port}/", "proxySlash", PROXY, || any(passage::handle))
         .fails(PROXY_ERRORS),
-    Route::new(PROXY_VERBS, "/sandboxes/{id}/proxy/{port}/{*path}", "proxyPath", PROXY, || any(proxy::handle))
+    Route::new(PROXY_VERBS, "/sandboxes/{id}/proxy/{port}/{*path}", "proxyPath", PROXY, || any(passage::handle))
         .fails(PROXY_ERRORS),
     Route::new(&["get"], "/pools", "listPools", "Lists pools.", || get(pools::list))
         .gives(200, Some(schema::<ListPoolsResponse>)),
@@ -357,9 +407,22 @@ async fn version() -> Json<serde_json::Value> {
     Json(json!({"version": env!("CARGO_PKG_VERSION")}))
 }
 
-/// The routes without the front door.
-pub fn router() -> Router<App> {
-    ROUTES.iter().fold(Router::new(), |mut router, route| {
+/// The routes of the API, without the front door.
+pub fn api() -> Router<App> {
+    router(|route| !is_proxy(route))
+}
+
+/// The routes that lead into sandboxes, without the front door.
+pub fn proxy() -> Router<App> {
+    router(is_proxy)
+}
+
+fn is_proxy(route: &Route) -> bool {
+    route.path.contains("/proxy/")
+}
+
+fn router(wanted: impl Fn(&Route) -> bool) -> Router<App> {
+    ROUTES.iter().filter(|route| wanted(route)).fold(Router::new(), |mut router, route| {
         if route.mount != Mount::Versioned {
             router = router.route(route.path, (route.handler)());
         }

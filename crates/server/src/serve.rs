@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::middleware::{from_fn, from_fn_with_state};
+use http::{HeaderName, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use kube::Client;
@@ -18,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
+use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::app::App;
 use crate::config::Config;
@@ -97,13 +99,35 @@ impl Server {
 
     /// The whole service, front door included.
     pub fn router(&self) -> Router {
-        routes::router()
+        let keyed = || from_fn_with_state(self.app.clone(), auth::check);
+        let api = routes::api()
             .fallback(unmatched::path)
             .method_not_allowed_fallback(unmatched::verb)
-            .layer(from_fn_with_state(self.app.clone(), auth::check))
+            .layer(keyed())
+            .layer(self.cross_origin());
+        // What browsers may do with a sandbox's answers is the sandbox's affair.
+        api.merge(routes::proxy().layer(keyed()))
             .layer(from_fn_with_state(self.app.clone(), observe::observe))
             .layer(from_fn(request_id::give))
             .with_state(self.app.clone())
+    }
+
+    /// Which web pages may call the API. Never with a browser's own credentials: the key is a header of its own.
+    fn cross_origin(&self) -> CorsLayer {
+        let origins = &self.app.config.cors_origins;
+        let layer = CorsLayer::new()
+            .allow_methods(tower_http::cors::Any)
+            .allow_headers(tower_http::cors::Any)
+            .expose_headers([HeaderName::from_static("x-request-id"), header::RETRY_AFTER, header::LOCATION])
+            .max_age(Duration::from_secs(600));
+        // Without a key any page that a developer visits could drive the server.
+        if origins.is_empty() || self.app.keys.read().is_empty() {
+            layer
+        } else if origins.iter().any(|origin| origin == "*") {
+            layer.allow_origin(tower_http::cors::Any)
+        } else {
+            layer.allow_origin(AllowOrigin::list(origins.iter().filter_map(|origin| origin.parse().ok())))
+        }
     }
 
     /// Serves until `stop`, then gives the requests in progress a moment.

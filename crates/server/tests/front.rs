@@ -98,3 +98,28 @@ async fn an_open_server_stays_on_loopback() {
     let refused = server.serve(listener, tokio_util::sync::CancellationToken::new()).await.unwrap_err();
     assert!(matches!(refused, server::ServeError::OpenToTheNetwork(_)));
 }
+
+#[tokio::test]
+async fn web_pages_may_call_the_api_where_that_is_allowed_and_sandboxes_decide_for_themselves() {
+    let world = World::with(|config| config.cors_origins = vec!["https://console.example".to_owned()]).await;
+    let preflight = async |path: &str, origin: &str| {
+        let request = Request::builder().method(Method::OPTIONS).uri(format!("http://{}{path}", world.address));
+        let request = request.header("origin", origin).header("access-control-request-method", "POST");
+        world.raw(request.body(Body::empty()).unwrap()).await
+    };
+    let allowed = preflight("/v1/sandboxes", "https://console.example").await;
+    assert_eq!(allowed.headers["access-control-allow-origin"], "https://console.example");
+    assert!(!allowed.headers.contains_key("access-control-allow-credentials"));
+    let other = preflight("/v1/sandboxes", "https://elsewhere.example").await;
+    assert!(!other.headers.contains_key("access-control-allow-origin"));
+    assert_eq!(preflight("/v1/sandboxes/x/proxy/80/", "https://console.example").await.code(), "MISSING_API_KEY");
+}
+
+#[tokio::test]
+async fn the_document_is_a_page_too() {
+    let world = World::new().await;
+    let request = Request::builder().uri(format!("http://{}/docs", world.address)).body(Body::empty()).unwrap();
+    let page = world.raw(request).await;
+    assert_eq!(page.status, StatusCode::OK);
+    assert!(page.headers["content-security-policy"].to_str().unwrap().contains("default-src 'none'"));
+}

@@ -339,3 +339,60 @@ async fn a_sandbox_is_explained_also_after_its_end() {
     assert_eq!(gone["status"]["state"], "Terminated");
     assert_eq!(gone["obituary"]["reason"], "OOMKilled");
 }
+
+#[tokio::test]
+async fn a_create_that_need_not_wait_is_answered_at_once_and_goes_on() {
+    let world = World::new().await;
+    let answer = world.post("/v1/sandboxes?wait=0", from_pool("hang")).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED);
+    let body = answer.json();
+    assert_eq!(body["status"]["state"], "Pending");
+    assert!(body.get("execd").is_none(), "{body}");
+    world.some_status().await;
+    let id = body["id"].as_str().unwrap();
+    assert_eq!(world.get(&format!("/v1/sandboxes/{id}")).await.status, StatusCode::OK);
+    assert!(world.post("/v1/sandboxes?wait=61", from_pool("claim")).await.message().starts_with("wait: "));
+}
+
+#[tokio::test]
+async fn changes_are_streamed_and_resumed() {
+    use futures::StreamExt as _;
+    use http_body_util::BodyExt as _;
+    let world = World::new().await;
+    let id = world.created().await;
+    let http = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
+        .build_http::<axum::body::Body>();
+    let open = async |last: Option<&str>| {
+        let mut request = http::Request::builder().uri(format!("http://{}/v1/sandboxes/{id}/events", world.address));
+        request = request.header("open-sandbox-api-key", KEY);
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let answer = http.request(request.body(axum::body::Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(answer.headers()["content-type"], "text/event-stream");
+        answer.into_body().into_data_stream()
+    };
+    let mut stream = open(None).await;
+    let next = async |stream: &mut http_body_util::BodyDataStream<hyper::body::Incoming>| {
+        let bytes =
+            tokio::time::timeout(common::DEADLINE, stream.next()).await.expect("an event in time").unwrap().unwrap();
+        String::from_utf8(bytes.to_vec()).unwrap()
+    };
+    let first = next(&mut stream).await;
+    assert!(first.contains("event: state") && first.contains(r#""state":"Running""#), "{first}");
+    let last = first.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
+    let mut resumed = open(Some(&last)).await;
+    world.send(Method::PATCH, &format!("/v1/sandboxes/{id}/metadata"), json!({"team": "x"})).await;
+    // Who resumes is not told again what it knows.
+    for stream in [&mut stream, &mut resumed] {
+        let news = next(stream).await;
+        assert!(news.contains(r#""team":"x""#), "{news}");
+    }
+    world.send(Method::DELETE, &format!("/v1/sandboxes/{id}"), None).await;
+    let mut rest = String::new();
+    while let Some(Ok(bytes)) = tokio::time::timeout(common::DEADLINE, stream.next()).await.expect("an end in time") {
+        rest.push_str(std::str::from_utf8(&bytes).unwrap());
+    }
+    assert!(rest.contains("event: gone"), "{rest}");
+    assert_eq!(world.get(&format!("/v1/sandboxes/{id}/events")).await.code(), "KUBERNETES::SANDBOX_NOT_FOUND");
+}

@@ -202,3 +202,34 @@ async fn a_port_that_nobody_serves_is_told() {
     assert!(gone.message().contains("ate its memory"));
     assert_eq!(world.get(&format!("/v1/sandboxes/{id}")).await.json()["status"]["reason"], "OOMKilled");
 }
+
+#[tokio::test]
+async fn an_endpoint_answer_opens_its_own_port_without_a_key() {
+    let world = World::with(|config| config.endpoints = server::EndpointMode::Proxy).await;
+    let port = world.pod_serves(Router::new().fallback(any(echo))).await;
+    let id = world.created().await;
+    let endpoint = world.get(&format!("/v1/sandboxes/{id}/endpoints/{port}")).await.json();
+    assert_eq!(endpoint["endpoint"], format!("{}/v1/sandboxes/{id}/proxy/{port}", world.address));
+    let token = endpoint["headers"]["OpenSandbox-Secure-Access"].as_str().unwrap();
+    let send = async |path: String, token: Option<&str>| {
+        let mut request = Request::builder().uri(format!("http://{}{path}", world.address));
+        if let Some(token) = token {
+            request = request.header("OpenSandbox-Secure-Access", token);
+        }
+        world.raw(request.body(Body::empty()).unwrap()).await
+    };
+    let opened = send(format!("/v1/sandboxes/{id}/proxy/{port}/x"), Some(token)).await;
+    assert_eq!(opened.json()["uri"], "/x");
+    assert!(opened.json()["headers"].get("opensandbox-secure-access").is_none());
+    for (path, token, code) in [
+        (format!("/v1/sandboxes/{id}/proxy/44772/ping"), Some(token), "MISSING_OR_INVALID_SECURE_ACCESS"),
+        (format!("/v1/sandboxes/{id}/proxy/{port}/x"), Some("wrong"), "MISSING_OR_INVALID_SECURE_ACCESS"),
+        ("/v1/sandboxes/nobody/proxy/80/x".to_owned(), Some(token), "MISSING_OR_INVALID_SECURE_ACCESS"),
+        (format!("/v1/sandboxes/{id}/proxy/{port}/x"), None, "MISSING_API_KEY"),
+        (format!("/v1/sandboxes/{id}"), Some(token), "MISSING_API_KEY"),
+    ] {
+        assert_eq!(send(path.clone(), token).await.code(), code, "{path}");
+    }
+    let execd = world.get(&format!("/v1/sandboxes/{id}/endpoints/44772")).await.json();
+    assert_eq!(execd["headers"].as_object().unwrap().len(), 2, "{execd}");
+}

@@ -20,9 +20,18 @@ impl TokenSecret {
     /// The token of one sandbox on one pod: what the claim hands to execd and the endpoint answer
     /// hands to the client.
     pub fn execd_token(&self, sandbox: &SandboxUid, pod: &PodUid) -> String {
+        self.derive(&format!("opensandbox-execd-token-v1\n{sandbox}\n{pod}\n"))
+    }
+
+    /// The token that opens one port of one sandbox at the server's proxy, whatever pod it is on.
+    pub fn port_token(&self, sandbox: &SandboxUid, port: u16) -> String {
+        self.derive(&format!("opensandbox-port-token-v1\n{sandbox}\n{port}\n"))
+    }
+
+    fn derive(&self, text: &str) -> String {
         #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
-        mac.update(format!("opensandbox-execd-token-v1\n{sandbox}\n{pod}\n").as_bytes());
+        mac.update(text.as_bytes());
         URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
     }
 }
@@ -45,6 +54,7 @@ mod tests {
         assert_eq!(token, secret.execd_token(&"s1".into(), &"p1".into()));
         assert_ne!(token, secret.execd_token(&"s2".into(), &"p1".into()));
         assert_ne!(token, secret.execd_token(&"s1".into(), &"p2".into()));
+        assert_ne!(secret.port_token(&"s1".into(), 80), secret.port_token(&"s1".into(), 81));
         assert_ne!(token, TokenSecret::new([2; 32]).execd_token(&"s1".into(), &"p1".into()));
     }
 }

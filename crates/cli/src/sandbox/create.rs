@@ -1,10 +1,13 @@
 //! `osb sandbox create`.
 
-use std::{process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use opensandbox::{Client, Sandbox};
+use opensandbox::{
+    Client, Sandbox, SandboxBuilder,
+    types::{CreateSandboxRequest, ImageSpec},
+};
 use serde::Serialize;
 
 use crate::{
@@ -16,6 +19,9 @@ use crate::{
 /// Options of `osb sandbox create`.
 #[derive(Debug, Args)]
 pub struct Options {
+    /// File with a create request, JSON or YAML; other options replace what it says; - reads standard input
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
     /// Image; a pool has its own [config: defaults.image]
     #[arg(short, long)]
     image: Option<String>,
@@ -61,11 +67,33 @@ struct Created<'a> {
     warnings: &'a [String],
 }
 
+/// The request of the file, with image and pool of the options.
+fn from_file(client: &Client, options: &Options) -> Result<SandboxBuilder> {
+    let Some(path) = &options.file else { bail!("no file is given") };
+    let text = if path.as_os_str() == "-" {
+        std::io::read_to_string(std::io::stdin()).context("standard input cannot be read")?
+    } else {
+        std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?
+    };
+    // JSON is YAML as well.
+    let mut request: CreateSandboxRequest =
+        serde_saphyr::from_str(&text).with_context(|| format!("{} is no create request", path.display()))?;
+    if let Some(uri) = &options.image {
+        request.image = Some(ImageSpec { uri: uri.clone(), auth: None });
+    }
+    let builder = SandboxBuilder::from_request(request).client(client);
+    Ok(match &options.pool {
+        Some(pool) => builder.pool(pool),
+        None => builder,
+    })
+}
+
 /// Runs it.
 pub async fn run(client: &Client, defaults: &FileDefaults, printer: Printer, options: Options) -> Result<ExitCode> {
     let pooled = options.pool.is_some() || options.extension.iter().any(|(key, _)| key == "poolRef");
     let image = options.image.or_else(|| defaults.image.clone().filter(|_| !pooled));
     let mut builder = match (image, &options.pool) {
+        _ if options.file.is_some() => from_file(client, &options)?,
         (Some(image), Some(pool)) => client.sandbox(image).pool(pool),
         (Some(image), None) => client.sandbox(image),
         (None, Some(pool)) => Sandbox::from_pool(pool).client(client),
@@ -93,6 +121,8 @@ pub async fn run(client: &Client, defaults: &FileDefaults, printer: Printer, opt
         }
         (None, None) => None,
     };
+    // What the file says of its lifetime stands against the configuration's default.
+    let time = time.filter(|_| options.file.is_none() || options.timeout.is_some());
     builder = match time {
         Some(Lifetime::Limited(time)) => builder.timeout(time),
         Some(Lifetime::Unlimited) => builder.no_timeout(),
@@ -101,7 +131,10 @@ pub async fn run(client: &Client, defaults: &FileDefaults, printer: Printer, opt
     if let Some(timeout) = options.ready_timeout {
         builder = builder.ready_timeout(timeout);
     }
-    builder = builder.envs(options.env).entrypoint(options.entrypoint).skip_health_check(options.skip_health_check);
+    if !options.entrypoint.is_empty() {
+        builder = builder.entrypoint(options.entrypoint);
+    }
+    builder = builder.envs(options.env).skip_health_check(options.skip_health_check);
 
     let waiting = spinner("creating a sandbox");
     let created = builder.create().await;

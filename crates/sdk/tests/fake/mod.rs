@@ -76,6 +76,8 @@ impl Fake {
             .route("/v1/sandboxes/{id}", get(info).delete(|| async { StatusCode::NO_CONTENT }))
             .route("/v1/sandboxes/{id}/renew-expiration", post(|Json(body): Json<Value>| async { Json(body) }))
             .route("/v1/sandboxes/{id}/explain", get(explain))
+            .route("/v1/sandboxes/{id}/events", get(states))
+            .route("/v1/sandboxes/{id}/diagnostics/{kind}", get(diagnosis))
             .route("/v1/sandboxes/{id}/metadata", axum::routing::patch(info))
             .route("/v1/sandboxes/{id}/endpoints/{port}", get(endpoint))
             .route("/v1/pools", get(pools))
@@ -211,6 +213,27 @@ async fn explain(Path(id): Path<String>) -> Json<Value> {
         "pool": {"name": "agent-pool", "total": 2, "allocated": 2, "available": 0, "max": 2},
         "events": [{"at": "2026-01-01T00:00:01Z", "type": "Warning", "object": "BatchSandbox/s1", "reason": "PoolFull", "message": "no pod is free", "count": 3}]
     }))
+}
+
+/// Two states, and between them an end that was not the sandbox's; a resumed stream has the second.
+async fn states(Path(id): Path<String>, headers: HeaderMap) -> Response {
+    let mut told = sandbox(&id);
+    let text = if headers.contains_key("last-event-id") {
+        told["status"]["state"] = json!("Stopping");
+        format!("event: state\nid: 2\ndata: {told}\n\nevent: gone\ndata: {{}}\n\n")
+    } else {
+        format!("event: state\nid: 1\ndata: {told}\n\n: ping\n\n")
+    };
+    ([(header::CONTENT_TYPE, "text/event-stream")], text).into_response()
+}
+
+async fn diagnosis(
+    Path((id, kind)): Path<(String, String)>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Json<Value> {
+    let content = format!("{kind} of {id}\n");
+    Json(json!({"sandboxId": id, "kind": kind, "scope": query["scope"], "delivery": "inline",
+        "contentType": "text/plain; charset=utf-8", "content": content, "contentLength": content.len(), "truncated": false}))
 }
 
 async fn endpoint(State(fake): State<Fake>, Path((_, port)): Path<(String, u16)>) -> Json<Value> {

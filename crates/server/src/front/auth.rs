@@ -1,17 +1,18 @@
 //! The API key, asked for on every route but the few that are public by name; and what the key allows.
 
 use api_types::ErrorCode;
-use api_types::names::headers::API_KEY;
+use api_types::names::headers::{API_KEY, EXECD_ACCESS_TOKEN, SECURE_ACCESS};
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use http::Method;
+use http::{HeaderMap, Method};
 use jiff::Timestamp;
 
 use crate::app::App;
 use crate::error::ApiError;
 use crate::keys::{Caller, Scope};
 use crate::metrics::Reason;
+use crate::proxy;
 
 /// Paths that need no key, whole.
 pub const PUBLIC: [&str; 6] = ["/health", "/healthz", "/readyz", "/version", "/openapi.json", "/docs"];
@@ -21,7 +22,16 @@ pub async fn check(State(app): State<App>, mut request: Request, next: Next) -> 
     if PUBLIC.contains(&request.uri().path()) {
         return next.run(request).await;
     }
-    let caller = match identify(&app, &request) {
+    // Owned, because a request can't be looked at across a wait.
+    let with_token = token_headers(&app, &request);
+    let identified = match with_token {
+        Some(headers) => {
+            let path = request.uri().path().to_owned();
+            by_token(&app, &path, &headers).await
+        }
+        None => identify(&app, &request),
+    };
+    let caller = match identified {
         Ok(caller) => caller,
         Err((reason, error)) => {
             app.metrics.auth_failures.get_or_create(&Reason { reason }).inc();
@@ -33,6 +43,22 @@ pub async fn check(State(app): State<App>, mut request: Request, next: Next) -> 
     // The audit line is written outside of this.
     response.extensions_mut().insert(caller);
     response
+}
+
+/// The headers of a caller of the proxy that has no key, and the token of a port instead.
+fn token_headers(app: &App, request: &Request) -> Option<HeaderMap> {
+    let headers = request.headers();
+    let proxied = request.extensions().get::<MatchedPath>().is_some_and(|route| route.as_str().contains("/proxy/"));
+    let with_token = headers.contains_key(SECURE_ACCESS) || headers.contains_key(EXECD_ACCESS_TOKEN);
+    (proxied && with_token && !headers.contains_key(API_KEY) && !app.keys.read().is_empty()).then(|| headers.clone())
+}
+
+async fn by_token(app: &App, path: &str, headers: &HeaderMap) -> Result<Caller, (&'static str, ApiError)> {
+    if proxy::opened_by_token(app, path, headers).await {
+        return Ok(Caller { name: "sandbox-token".to_owned(), scope: Scope::Run });
+    }
+    let message = format!("{SECURE_ACCESS}: the token is not that of this port of this sandbox");
+    Err(("token", ApiError::new(ErrorCode::InvalidSecureAccess, message)))
 }
 
 fn identify(app: &App, request: &Request) -> Result<Caller, (&'static str, ApiError)> {

@@ -12,11 +12,13 @@ mod tunnel;
 use std::net::SocketAddr;
 
 use api_types::ErrorCode;
+use api_types::names::headers as names;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
+use subtle::ConstantTimeEq as _;
 
 pub use backend::Backend;
 
@@ -44,6 +46,25 @@ fn target(path: &str) -> Option<Target<'_>> {
     Some(Target { id, port, rest })
 }
 
+/// Whether the headers carry the token of the port that the path is about: what an endpoint answer gave, instead of a
+/// key. Which part is wrong is not told: a caller without a key learns not even which sandboxes exist.
+pub async fn opened_by_token(app: &App, path: &str, headers: &http::HeaderMap) -> bool {
+    let carries = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+    let (port_token, execd_token) = (carries(names::SECURE_ACCESS), carries(names::EXECD_ACCESS_TOKEN));
+    let opens = async {
+        let target = target(path)?;
+        let port = endpoints::parse_port(target.port).ok()?;
+        let (object, address) = endpoints::locate(app, target.id).await.ok()?;
+        let right = app.access_headers(object.metadata.uid.as_deref()?, &address, port, true);
+        let same = |given: Option<&[u8]>, name: &str| match (given, right.get(name)) {
+            (Some(given), Some(right)) => bool::from(given.ct_eq(right.as_bytes())),
+            _ => false,
+        };
+        Some(same(port_token, names::SECURE_ACCESS) || same(execd_token, names::EXECD_ACCESS_TOKEN))
+    };
+    opens.await.unwrap_or(false)
+}
+
 /// Passes a request on.
 pub async fn handle(State(app): State<App>, request: Request) -> Response {
     pass(&app, request).await.unwrap_or_else(|error| error.into_response())
@@ -66,10 +87,10 @@ async fn pass(app: &App, mut request: Request) -> Result<Response, ApiError> {
     let scheme = parts.extensions.get::<Scheme>().copied().unwrap_or(Scheme::Http);
     headers::for_backend(&mut parts.headers, peer, scheme, upgrade);
     let uid = object.metadata.uid.as_deref().unwrap_or_default();
-    if let Some((name, token)) = app.access_header(uid, &address, port)
-        && let Ok(token) = HeaderValue::from_str(&token)
-    {
-        parts.headers.insert(name, token);
+    for (name, token) in app.access_headers(uid, &address, port, false) {
+        if let (Ok(name), Ok(token)) = (header::HeaderName::try_from(name), HeaderValue::from_str(&token)) {
+            parts.headers.insert(name, token);
+        }
     }
     let mut onward = http::Request::new(Body::empty());
     *onward.method_mut() = parts.method;

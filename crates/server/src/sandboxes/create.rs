@@ -11,7 +11,7 @@ use api_types::crd::{BatchSandbox, Pool};
 use api_types::ids::SandboxId;
 use api_types::lifecycle::{CreateSandboxRequest, CreateSandboxResponse, Platform};
 use api_types::names::EXECD_PORT;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use jiff::Timestamp;
@@ -22,17 +22,22 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::diagnosis::{Diagnosis, diagnose};
+use super::find::patch;
 use super::idempotency::{self, Key};
 use super::object::{self, ANNOTATION_REQUEST_HASH};
 use super::validate::{self, Create, Source};
 use super::wait::{Deadlines, Milestones, Witness, until_ready};
-use super::{delete, endpoints, facts, view};
+use super::{delete, endpoints, facts, side, view};
 use crate::app::App;
 use crate::error::{ApiError, from_kube, within};
 use crate::front::body::Json;
+use crate::front::query::Query;
 use crate::front::via::Via;
 use crate::metrics::Outcome;
 use crate::pools;
+
+/// Longest `wait`, in seconds.
+const MAX_WAIT: u32 = 60;
 
 /// A create that was carried out.
 struct Done {
@@ -44,12 +49,16 @@ struct Done {
 pub async fn handle(
     State(app): State<App>,
     via: Via,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
     Json { value, bytes }: Json<CreateSandboxRequest>,
 ) -> Result<Response, ApiError> {
     let start = Instant::now();
-    let create = validate::check(&value, app.config.max_timeout)?;
+    let create = validate::check(&value, &app.config)?;
     let key = idempotency::key(&headers, &bytes)?;
+    let query = Query::parse(query.as_deref())?;
+    let patience = query.get("wait").map(|_| query.number("wait", 0..=MAX_WAIT, 0)).transpose()?;
+    let patience = patience.map(|seconds| Duration::from_secs(seconds.into()));
     if let Source::Pool(pool) = &create.source {
         check_pool(&app, pool, create.platform.as_ref()).await?;
     }
@@ -65,7 +74,9 @@ pub async fn handle(
     // Dropped with this future, when the caller hangs up.
     let caller = CancellationToken::new();
     let _hang_up = caller.clone().drop_guard();
-    let task = app.work.spawn(carry_out(app.clone(), create, key, start, caller, permit).in_current_span());
+    let task = app
+        .work
+        .spawn(carry_out(app.clone(), create, Terms { key, patience }, start, caller, permit).in_current_span());
     let done = task.await.map_err(|_| ApiError::new(ErrorCode::Internal, "the create failed inside the server"))?;
     let outcome = done.as_ref().map_or_else(|error| error.code.as_str(), |_| "ok");
     app.metrics.creates.get_or_create(&Outcome { outcome, source }).inc();
@@ -121,6 +132,13 @@ fn runs_on(pool: &Pool, wanted: &Platform) -> bool {
         && wanted.arch == chosen("kubernetes.io/arch").unwrap_or(own)
 }
 
+/// How a create is to be carried out.
+struct Terms {
+    key: Option<Key>,
+    /// After this the caller takes the sandbox as it is.
+    patience: Option<Duration>,
+}
+
 /// Tells what Kubernetes knows.
 struct Kubernetes<'a> {
     app: &'a App,
@@ -144,7 +162,7 @@ impl Witness for Kubernetes<'_> {
 async fn carry_out(
     app: App,
     create: Create,
-    key: Option<Key>,
+    Terms { key, patience }: Terms,
     start: Instant,
     caller: CancellationToken,
     _permit: OwnedSemaphorePermit,
@@ -153,7 +171,17 @@ async fn carry_out(
     let hash = key.as_ref().map(|k| k.request_hash.as_str());
     let wanted = object::build(&id, &create, Timestamp::now(), &app.config, hash);
     let mut waiter = app.sandboxes.wait_for(&id);
-    let written = write(&app, &wanted, hash).await?;
+    let mut written = write(&app, &wanted, hash).await?;
+    if written.spec.replicas == 0 && side::needed(&create) {
+        match prepare(&app, &create, &id, &written).await {
+            Ok(prepared) => written = prepared,
+            Err(error) => {
+                let undoing = app.clone();
+                app.work.spawn(async move { delete::undo(&undoing, &written).await }.in_current_span());
+                return Err(error);
+            }
+        }
+    }
     let mut milestones = Milestones { accepted: start.elapsed(), ..Milestones::default() };
     let limits = &app.config.limits;
     let pool = match &create.source {
@@ -164,8 +192,17 @@ async fn carry_out(
         Deadlines { start, create: limits.create_timeout, acquisition: pool.map(|_| limits.acquisition_timeout) };
     let witness = Kubernetes { app: &app, pool };
     let ready = until_ready(&mut waiter, deadlines, &witness, &mut milestones);
+    let patience = async {
+        match patience {
+            Some(patience) => tokio::time::sleep_until(start + patience).await,
+            None => std::future::pending().await,
+        }
+    };
     let result = tokio::select! {
+        biased;
         result = ready => result,
+        // It goes on coming about; the caller has its id.
+        () = patience => Ok(app.sandboxes.get(&id).unwrap_or_else(|| Arc::new(written.clone()))),
         // Who gave a key comes back with it, and shall find the sandbox.
         () = caller.cancelled(), if key.is_none() => {
             Err(ApiError::new(ErrorCode::RequestTimeout, "the caller hung up"))
@@ -188,6 +225,13 @@ async fn carry_out(
             Err(error)
         }
     }
+}
+
+/// Makes what the sandbox needs beside its object, and gives it its replica then.
+async fn prepare(app: &App, create: &Create, id: &str, written: &BatchSandbox) -> Result<BatchSandbox, ApiError> {
+    side::make(app, create, written).await?;
+    let change = serde_json::json!({"spec": {"replicas": 1}});
+    patch(app, id, written, change, "starting the sandbox").await
 }
 
 /// The one write. With an idempotency key the object may be there: then it is joined.

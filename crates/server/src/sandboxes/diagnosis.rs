@@ -204,7 +204,8 @@ fn stuck(pod: &str, container: &ContainerStatus) -> Option<Diagnosis> {
     })
 }
 
-fn advice(reason: &str, words: &str) -> &'static str {
+/// What to do about a container that does not start.
+pub fn advice(reason: &str, words: &str) -> &'static str {
     let lower = words.to_ascii_lowercase();
     match reason {
         _ if lower.contains("unauthorized") || lower.contains("denied") || lower.contains("authentication") => {

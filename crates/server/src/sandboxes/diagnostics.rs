@@ -6,11 +6,12 @@ use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
 use k8s_openapi::api::core::v1::{Event, Pod};
-use kube::api::{ListParams, LogParams};
+use kube::api::LogParams;
 use kube::{Api, ResourceExt as _};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::facts;
 use super::find::find;
 use super::state::claimed;
 use crate::app::App;
@@ -51,12 +52,41 @@ pub async fn logs(
     let query = Query::parse(query.as_deref())?;
     let scope = scope(&query, &["container", "all"])?;
     let tail = query.number("tail", 1..=10_000, 100)?;
+    let since = query.get("since").map(since).transpose()?;
     let object = find(&app, &id).await?;
-    let name = pod_of(&object)?;
+    let text = tail_of(&app, &object, query.get("container"), tail, since).await?;
+    let truncated = text.lines().count() >= tail as usize;
+    Ok(answer(id, "logs", scope, text, truncated))
+}
+
+/// Seconds of an age such as `10m`.
+fn since(text: &str) -> Result<i64, ApiError> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let unit = match unit {
+        "s" | "" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => 0,
+    };
+    let seconds = number.parse::<i64>().ok().and_then(|n| n.checked_mul(unit)).filter(|n| *n > 0);
+    seconds
+        .ok_or_else(|| ApiError::field("since", format_args!("is {text:?}; it is an age such as 90s, 10m, 2h or 1d")))
+}
+
+async fn tail_of(
+    app: &App,
+    object: &BatchSandbox,
+    container: Option<&str>,
+    tail: u32,
+    since: Option<i64>,
+) -> Result<String, ApiError> {
+    let name = pod_of(object)?;
     let pods: Api<Pod> = Api::namespaced(app.client.clone(), &app.config.namespace);
-    let doing = format!("reading the logs of sandbox {id}");
+    let doing = format!("reading the logs of sandbox {}", object.name_any());
     let deadline = app.config.limits.kube_timeout;
-    let container = match query.get("container") {
+    let container = match container {
         Some(container) => Some(container.to_owned()),
         None => {
             let pod = within(deadline, &doing, pods.get(&name)).await?.map_err(|e| from_kube(&e, &doing))?;
@@ -64,10 +94,78 @@ pub async fn logs(
             Daemons::of(&spec).execd.or_else(|| spec.containers.first().map(|c| c.name.clone()))
         }
     };
-    let params = LogParams { container, tail_lines: Some(tail.into()), timestamps: true, ..LogParams::default() };
-    let text = within(deadline, &doing, pods.logs(&name, &params)).await?.map_err(|e| from_kube(&e, &doing))?;
-    let truncated = text.lines().count() >= tail as usize;
-    Ok(answer(id, "logs", scope, text, truncated))
+    let params = LogParams {
+        container,
+        tail_lines: Some(tail.into()),
+        since_seconds: since,
+        timestamps: true,
+        ..LogParams::default()
+    };
+    within(deadline, &doing, pods.logs(&name, &params)).await?.map_err(|e| from_kube(&e, &doing))
+}
+
+/// The pod, as plain text.
+pub async fn inspect(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let object = find(&app, &id).await?;
+    Ok(plain(inspected(&app, &object).await?))
+}
+
+async fn inspected(app: &App, object: &BatchSandbox) -> Result<String, ApiError> {
+    let facts = facts::gather(app, object).await?;
+    let pod = facts.pod.ok_or_else(|| no_pod(object))?;
+    let state = pod.status.clone().unwrap_or_default();
+    let spec = pod.spec.clone().unwrap_or_default();
+    let mut lines = vec![
+        format!("Pod: {}", pod.name_any()),
+        format!("Namespace: {}", pod.namespace().unwrap_or_default()),
+        format!("Node: {}", spec.node_name.as_deref().unwrap_or("-")),
+        format!("Phase: {}", state.phase.as_deref().unwrap_or("-")),
+        format!("IP: {}", state.pod_ip.as_deref().unwrap_or("-")),
+    ];
+    lines.extend(state.start_time.iter().map(|t| format!("Started: {}", t.0)));
+    lines.extend(spec.runtime_class_name.iter().map(|class| format!("RuntimeClass: {class}")));
+    let containers = state.init_container_statuses.iter().flatten().chain(state.container_statuses.iter().flatten());
+    for container in containers {
+        let now = container.state.clone().unwrap_or_default();
+        let how = match (now.running, now.waiting, now.terminated) {
+            (Some(_), ..) => "running".to_owned(),
+            (_, Some(waiting), _) => format!("waiting: {}", waiting.reason.unwrap_or_default()),
+            (_, _, Some(ended)) => {
+                format!("ended: {} (exit code {})", ended.reason.unwrap_or_default(), ended.exit_code)
+            }
+            _ => "unknown".to_owned(),
+        };
+        lines.push(format!(
+            "Container {}: {how}, image {}, restarts {}",
+            container.name, container.image, container.restart_count
+        ));
+    }
+    for condition in state.conditions.iter().flatten() {
+        lines.push(format!("Condition {}: {}", condition.type_, condition.status));
+    }
+    Ok(lines.join("\n") + "\n")
+}
+
+/// Pod, events and last log lines. What can't be had is said in its place.
+pub async fn summary(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
+    let query = Query::parse(query.as_deref())?;
+    let tail = query.number("tail", 1..=10_000, 50)?;
+    let limit = query.number("event_limit", 1..=500, 20)? as usize;
+    let object = find(&app, &id).await?;
+    let (pod, events, logs) =
+        tokio::join!(inspected(&app, &object), events_of(&app, &object), tail_of(&app, &object, None, tail, None));
+    let events = events.map(|events| shown(&events, limit));
+    let rule = "=".repeat(72);
+    let mut text = format!("{rule}\nSANDBOX DIAGNOSTICS SUMMARY\nSandbox ID: {id}\n{rule}\n");
+    for (title, block) in [("INSPECT", pod), ("EVENTS", events), ("LOGS", logs)] {
+        let block = block.unwrap_or_else(|error| format!("[{}]\n", error.message));
+        text.push_str(&format!("\n{title}\n{}\n{block}", "-".repeat(40)));
+    }
+    Ok(plain(text))
 }
 
 /// Kubernetes events about the sandbox and its pod, oldest first.
@@ -80,21 +178,27 @@ pub async fn events(
     let scope = scope(&query, &["runtime", "all"])?;
     let limit = query.number("limit", 1..=500, 50)? as usize;
     let object = find(&app, &id).await?;
-    let api: Api<Event> = Api::namespaced(app.client.clone(), &app.config.namespace);
-    let doing = format!("reading the events of sandbox {id}");
-    let mut found = Vec::new();
-    for name in std::iter::once(object.name_any()).chain(pod_of(&object)) {
-        let params = ListParams::default().fields(&format!("involvedObject.name={name}"));
-        let listed = within(app.config.limits.kube_timeout, &doing, api.list(&params)).await?;
-        found.extend(listed.map_err(|e| from_kube(&e, &doing))?.items);
+    let found = events_of(&app, &object).await?;
+    Ok(answer(id, "events", scope, shown(&found, limit), found.len() > limit))
+}
+
+/// Events of sandbox and pod, oldest first.
+async fn events_of(app: &App, object: &BatchSandbox) -> Result<Vec<Event>, ApiError> {
+    let mut found = facts::events(app, "BatchSandbox", &object.name_any()).await?;
+    if let Ok(pod) = pod_of(object) {
+        found.extend(facts::events(app, "Pod", &pod).await?);
     }
-    let time = |e: &Event| e.last_timestamp.as_ref().map(|t| t.0).or(e.event_time.as_ref().map(|t| t.0));
-    found.sort_by_key(time);
-    let truncated = found.len() > limit;
-    let lines = found.iter().skip(found.len().saturating_sub(limit)).map(|e| {
+    found.sort_by_key(facts::time);
+    Ok(found)
+}
+
+/// The last events, one a line.
+fn shown(events: &[Event], limit: usize) -> String {
+    let last = events.iter().skip(events.len().saturating_sub(limit));
+    let lines = last.map(|e| {
         format!(
             "{} {} {} {}/{}: {}\n",
-            time(e).map(|t| t.to_string()).unwrap_or_default(),
+            facts::time(e).map(|t| t.to_string()).unwrap_or_default(),
             e.type_.as_deref().unwrap_or_default(),
             e.reason.as_deref().unwrap_or_default(),
             e.involved_object.kind.as_deref().unwrap_or_default(),
@@ -102,13 +206,14 @@ pub async fn events(
             e.message.as_deref().unwrap_or_default()
         )
     });
-    Ok(answer(id, "events", scope, lines.collect(), truncated))
+    lines.collect()
 }
 
 fn scope(query: &Query, known: &[&str]) -> Result<Option<String>, ApiError> {
     match query.get("scope") {
         Some(scope) if !known.contains(&scope) => {
-            Err(ApiError::field("scope", format_args!("is {scope:?}; it is one of {}", known.join(", "))))
+            let message = format!("scope: is {scope:?}; it is one of {}", known.join(", "));
+            Err(ApiError::new(ErrorCode::DiagnosticsScopeUnsupported, message))
         }
         scope => Ok(scope.map(str::to_owned)),
     }
@@ -118,9 +223,17 @@ fn scope(query: &Query, known: &[&str]) -> Result<Option<String>, ApiError> {
 fn pod_of(object: &BatchSandbox) -> Result<String, ApiError> {
     let latest = || object.status.as_ref()?.grants.iter().max_by_key(|g| g.epoch);
     let grant = claimed(object).or_else(latest);
-    grant.map(|g| g.pod.clone()).ok_or_else(|| {
-        ApiError::new(ErrorCode::PodIpNotAvailable, format!("sandbox {} has no pod yet", object.name_any()))
-    })
+    grant.map(|g| g.pod.clone()).ok_or_else(|| no_pod(object))
+}
+
+fn no_pod(object: &BatchSandbox) -> ApiError {
+    ApiError::new(ErrorCode::PodIpNotAvailable, format!("sandbox {} has no pod yet", object.name_any()))
+}
+
+fn plain(content: String) -> Response {
+    let mut response = content.into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PLAIN));
+    response
 }
 
 /// JSON when a scope was given, and the older plain text otherwise.

@@ -1,6 +1,5 @@
 //! `GET /sandboxes/{id}/endpoints/{port}`: where a port is reached, and what to send there.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api_types::ErrorCode;
@@ -8,12 +7,14 @@ use api_types::crd::BatchSandbox;
 use api_types::lifecycle::Endpoint;
 use axum::Json;
 use axum::extract::{Path, RawQuery, State};
+use jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use super::find::{fetch, find};
 use super::state::{self, Address};
+use super::view::some;
 use crate::app::App;
-use crate::config::EndpointMode;
+use crate::config::{Config, EndpointMode};
 use crate::error::ApiError;
 use crate::front::query::Query;
 use crate::front::via::Via;
@@ -27,15 +28,28 @@ pub async fn handle(
 ) -> Result<Json<Endpoint>, ApiError> {
     let query = Query::parse(query.as_deref())?;
     let through_proxy = query.truth("use_server_proxy")?;
-    if query.get("expires").is_some() {
-        if through_proxy {
-            return Err(ApiError::field("expires", "can't be combined with use_server_proxy"));
-        }
-        return Err(ApiError::field("expires", "signed addresses need a gateway, which this server is not behind"));
-    }
+    let expires = query.get("expires").map(|text| expiry(text, through_proxy, &app.config)).transpose()?;
     let port = parse_port(&port)?;
     let (object, address) = locate(&app, &id).await?;
-    Ok(Json(of_address(&app, &object, &address, port, through_proxy, &via)))
+    Ok(Json(of_address(&app, &object, &address, port, through_proxy, expires, &via)))
+}
+
+/// When a signed address ends, in seconds since 1970.
+fn expiry(text: &str, through_proxy: bool, config: &Config) -> Result<u64, ApiError> {
+    if through_proxy {
+        return Err(ApiError::field("expires", "can't be combined with use_server_proxy"));
+    }
+    if config.gateway.as_ref().is_none_or(|gateway| gateway.signer.is_none()) {
+        return Err(ApiError::field(
+            "expires",
+            "signed addresses need a gateway with a key, which this server has not",
+        ));
+    }
+    let now = u64::try_from(Timestamp::now().as_second()).unwrap_or_default();
+    let expires = text.parse::<u64>().ok().filter(|expires| *expires > now);
+    expires.ok_or_else(|| {
+        ApiError::field("expires", format_args!("is {text:?}; it is a time to come, in seconds since 1970"))
+    })
 }
 
 /// A sandbox and where it is. When memory knows of no address the API server is asked once: another replica may have
@@ -66,7 +80,7 @@ pub fn endpoint(
     through_proxy: bool,
     via: &Via,
 ) -> Result<Endpoint, ApiError> {
-    Ok(of_address(app, object, &address(object)?, port, through_proxy, via))
+    Ok(of_address(app, object, &address(object)?, port, through_proxy, None, via))
 }
 
 fn of_address(
@@ -75,16 +89,22 @@ fn of_address(
     address: &Address,
     port: u16,
     through_proxy: bool,
+    expires: Option<u64>,
     via: &Via,
 ) -> Endpoint {
-    let endpoint = if through_proxy || app.config.endpoints == EndpointMode::Proxy {
+    let uid = object.metadata.uid.as_deref().unwrap_or_default();
+    if let Some(gateway) = app.config.gateway.as_ref().filter(|_| !through_proxy) {
+        let (endpoint, mut headers) = gateway.endpoint(&object.name_any(), port, expires);
+        headers.extend(app.access_headers(uid, address, port, false));
+        return Endpoint { endpoint, headers: some(headers) };
+    }
+    let proxied = through_proxy || app.config.endpoints == EndpointMode::Proxy;
+    let endpoint = if proxied {
         format!("{}{}/sandboxes/{}/proxy/{port}", via.host, via.prefix, object.name_any())
     } else {
         authority(&address.ip, port)
     };
-    let uid = object.metadata.uid.as_deref().unwrap_or_default();
-    let headers = app.access_header(uid, address, port);
-    let headers = headers.map(|(name, value)| BTreeMap::from([(name.to_owned(), value)]));
+    let headers = some(app.access_headers(uid, address, port, proxied));
     Endpoint { endpoint, headers }
 }
 

@@ -7,8 +7,8 @@ use api_types::names::{annotations, finalizers, labels};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
-use super::template;
 use super::validate::{Create, Source};
+use super::{side, template};
 use crate::config::Config;
 
 /// Annotation: SHA-256 of the request that an idempotency key came with.
@@ -49,10 +49,14 @@ pub fn build(id: &str, create: &Create, now: Timestamp, config: &Config, request
         Source::Image(image) => {
             notes.insert(annotations::IMAGE.to_owned(), image.uri.clone());
             // The entrypoint is the container's command; the claim must not start it again.
-            spec.template = Some(Raw(template::build(image, create, &labels, config)));
+            spec.template = Some(Raw(template::build(id, image, create, &labels, config)));
         }
     }
     spec.claim = Some(claim);
+    if side::needed(create) {
+        // What it needs is made first, with this object as its owner.
+        spec.replicas = 0;
+    }
     let mut object = BatchSandbox::new(id, spec);
     object.metadata = ObjectMeta {
         name: Some(id.to_owned()),
@@ -83,7 +87,7 @@ mod tests {
     use crate::sandboxes::validate::check;
 
     fn build_from(body: serde_json::Value) -> serde_json::Value {
-        let create = check(&serde_json::from_value(body).unwrap(), None).unwrap();
+        let create = check(&serde_json::from_value(body).unwrap(), &Config::default()).unwrap();
         let now: Timestamp = "2026-11-23T10:00:00.5Z".parse().unwrap();
         serde_json::to_value(build("the-id", &create, now, &Config::default(), None)).unwrap()
     }

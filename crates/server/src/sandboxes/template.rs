@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use api_types::names::{EXECD_PORT, env};
 use serde_json::{Value, json};
 
+use super::side;
 use super::validate::{Create, ImageSource};
+use super::volumes::Volume;
 use crate::config::Config;
 
 /// Name of the sandbox's container.
@@ -21,7 +23,13 @@ const VOLUME: &str = "opensandbox-bin";
 const DIRECTORY: &str = "/opt/opensandbox";
 
 /// Builds `spec.template`.
-pub fn build(image: &ImageSource, create: &Create, labels: &BTreeMap<String, String>, config: &Config) -> Value {
+pub fn build(
+    id: &str,
+    image: &ImageSource,
+    create: &Create,
+    labels: &BTreeMap<String, String>,
+    config: &Config,
+) -> Value {
     let execd = format!("{DIRECTORY}/execd");
     let mut command = vec![execd.clone(), "run".to_owned(), "--".to_owned()];
     command.extend(create.entrypoint.iter().cloned());
@@ -33,6 +41,9 @@ pub fn build(image: &ImageSource, create: &Create, labels: &BTreeMap<String, Str
         .chain([json!({"name": env::EXECD, "value": execd})])
         .collect();
     let mount = json!([{"name": VOLUME, "mountPath": DIRECTORY}]);
+    let mounts: Vec<Value> = std::iter::once(mount[0].clone()).chain(image.volumes.iter().map(Volume::mount)).collect();
+    let volume = json!({"name": VOLUME, "emptyDir": {}});
+    let volumes: Vec<Value> = std::iter::once(volume).chain(image.volumes.iter().map(Volume::source)).collect();
     let mut sandbox = json!({
         "name": CONTAINER,
         "image": image.uri,
@@ -41,7 +52,7 @@ pub fn build(image: &ImageSource, create: &Create, labels: &BTreeMap<String, Str
         "env": variables,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "ports": [{"name": "execd", "containerPort": EXECD_PORT, "protocol": "TCP"}],
-        "volumeMounts": mount,
+        "volumeMounts": mounts,
     });
     if let Some(resources) = resources(image) {
         sandbox["resources"] = resources;
@@ -58,8 +69,11 @@ pub fn build(image: &ImageSource, create: &Create, labels: &BTreeMap<String, Str
             "volumeMounts": mount,
         }],
         "containers": [sandbox],
-        "volumes": [{"name": VOLUME, "emptyDir": {}}],
+        "volumes": volumes,
     });
+    if image.auth.is_some() {
+        spec["imagePullSecrets"] = json!([{"name": side::secret_name(id)}]);
+    }
     if let Some(resources) = &config.execd_resources {
         spec["initContainers"][0]["resources"] = resources.clone();
     }
@@ -95,12 +109,12 @@ mod tests {
                 "resourceLimits": {"cpu": "1"}, "platform": {"os": "linux", "arch": "amd64"}
             }))
             .unwrap(),
-            None,
+            &Config::default(),
         )
         .unwrap();
         let Source::Image(image) = &create.source else { panic!("an image") };
         let config = Config { runtime_class: Some("gvisor".to_owned()), ..Config::default() };
-        let built = build(image, &create, &BTreeMap::from([("l".to_owned(), "v".to_owned())]), &config);
+        let built = build("the-id", image, &create, &BTreeMap::from([("l".to_owned(), "v".to_owned())]), &config);
         let template: PodTemplateSpec = serde_json::from_value(built).unwrap();
         assert_eq!(template.metadata.unwrap().labels.unwrap()["l"], "v");
         let pod = template.spec.unwrap();

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use api_types::ErrorCode;
-use api_types::lifecycle::{CreateSandboxRequest, EXTENSION_ECHO_PREFIX, EXTENSION_POOL_REF, Platform};
+use api_types::lifecycle::{CreateSandboxRequest, EXTENSION_ECHO_PREFIX, EXTENSION_POOL_REF, ImageAuth, Platform};
 use api_types::names::{annotations, labels};
 
+use super::volumes::{self, Volume};
+use crate::config::Config;
 use crate::error::ApiError;
 use crate::labels::{is_object_name, key_problem, value_problem};
 
@@ -36,6 +38,10 @@ pub struct ImageSource {
     pub limits: BTreeMap<String, String>,
     /// Requests by Kubernetes resource name.
     pub requests: BTreeMap<String, String>,
+    /// Account for the image's registry.
+    pub auth: Option<ImageAuth>,
+    /// Volumes.
+    pub volumes: Vec<Volume>,
 }
 
 /// A create that may be carried out.
@@ -60,11 +66,11 @@ pub struct Create {
 }
 
 /// Checks a request.
-pub fn check(request: &CreateSandboxRequest, max_timeout: Option<i64>) -> Result<Create, ApiError> {
+pub fn check(request: &CreateSandboxRequest, config: &Config) -> Result<Create, ApiError> {
     if !blank(request.template_id.as_deref()) {
         return Err(ApiError::unsupported("templateId", "this server starts sandboxes from pools and images"));
     }
-    let timeout = check_timeout(request.timeout, max_timeout)?;
+    let timeout = check_timeout(request.timeout, config.max_timeout)?;
     let env = check_env(request)?;
     let metadata = request.metadata.clone().unwrap_or_default();
     check_metadata(metadata.iter().map(|(k, v)| (k.as_str(), Some(v.as_str()))))?;
@@ -74,7 +80,7 @@ pub fn check(request: &CreateSandboxRequest, max_timeout: Option<i64>) -> Result
     let pool = request.extensions.as_ref().and_then(|e| e.get(EXTENSION_POOL_REF)).map(|p| p.trim());
     let source = match pool.filter(|p| !p.is_empty()) {
         Some(pool) => check_pool(request, pool, &mut warnings)?,
-        None => check_image(request)?,
+        None => check_image(request, config)?,
     };
     let needs_entrypoint = matches!(source, Source::Image(_));
     let entrypoint = check_entrypoint(request.entrypoint.as_deref(), needs_entrypoint)?;
@@ -225,7 +231,7 @@ fn check_pool(request: &CreateSandboxRequest, pool: &str, warnings: &mut Vec<Str
     Ok(Source::Pool(pool.to_owned()))
 }
 
-fn check_image(request: &CreateSandboxRequest) -> Result<Source, ApiError> {
+fn check_image(request: &CreateSandboxRequest, config: &Config) -> Result<Source, ApiError> {
     let unsupported =
         |field: &str, what: &str| Err(ApiError::unsupported(field, format_args!("this server has no {what}")));
     if !blank(request.snapshot_id.as_deref()) {
@@ -237,11 +243,8 @@ fn check_image(request: &CreateSandboxRequest) -> Result<Source, ApiError> {
     let Some(image) = request.image.as_ref().filter(|i| !i.uri.trim().is_empty()) else {
         return Err(ApiError::field("image.uri", "give an image, or a pool in extensions.poolRef"));
     };
-    if image.auth.is_some() {
-        return unsupported("image.auth", "registry accounts yet; give the nodes or the service account a pull secret");
-    }
-    if request.volumes.as_ref().is_some_and(|v| !v.is_empty()) {
-        return unsupported("volumes", "volumes for single sandboxes yet; use a pool whose template has them");
+    if image.auth.as_ref().is_some_and(|auth| auth.username.is_empty() || auth.username.contains(':')) {
+        return Err(ApiError::field("image.auth.username", "is a name without a colon"));
     }
     if request.network_policy.is_some() {
         return unsupported("networkPolicy", "egress sidecar");
@@ -259,6 +262,8 @@ fn check_image(request: &CreateSandboxRequest) -> Result<Source, ApiError> {
         uri: image.uri.trim().to_owned(),
         limits: check_resources("resourceLimits", request.resource_limits.as_ref())?,
         requests: check_resources("resourceRequests", request.resource_requests.as_ref())?,
+        auth: image.auth.clone(),
+        volumes: volumes::check(request.volumes.as_deref().unwrap_or_default(), config)?,
     }))
 }
 
@@ -288,7 +293,7 @@ fn check_resources(
 }
 
 /// Kubernetes: a non-negative decimal number with a binary or decimal suffix, or an exponent.
-fn is_quantity(text: &str) -> bool {
+pub fn is_quantity(text: &str) -> bool {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);
     let exponent = suffix.strip_prefix(['e', 'E']).is_some_and(|e| e.parse::<i8>().is_ok());

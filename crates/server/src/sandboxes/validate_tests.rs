@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 
 fn run(body: Value) -> Result<Create, ApiError> {
-    check(&serde_json::from_value(body).unwrap(), Some(86_400))
+    check(&serde_json::from_value(body).unwrap(), &Config { max_timeout: Some(86_400), ..Config::default() })
 }
 
 #[test]
@@ -76,8 +76,8 @@ fn refusals_name_the_path() {
         (json!({}), "image.uri: "),
         (json!({"image": {"uri": " "}}), "image.uri: "),
         (json!({"image": {"uri": "a"}}), "entrypoint: "),
-        (json!({"image": {"uri": "a", "auth": {"username": "u", "password": "p"}}}), "image.auth: "),
-        (image("volumes", json!([{}])), "volumes: "),
+        (json!({"image": {"uri": "a", "auth": {"username": "u:v", "password": "p"}}}), "image.auth.username: "),
+        (image("volumes", json!([{}])), "volumes[0]: "),
         (image("resourceLimits", json!({"cpu": "lots"})), "resourceLimits[\"cpu\"]: "),
         (image("resourceRequests", json!({"gpu": "0"})), "resourceRequests[\"gpu\"]: "),
         (image("snapshotId", json!("s")), "snapshotId: "),

@@ -7,7 +7,7 @@ use api_types::ErrorCode;
 use api_types::crd::{BatchPhase, BatchSandbox, Pool};
 use tokio::time::Instant;
 
-use super::diagnosis::Diagnosis;
+use super::diagnosis::{Diagnosis, advice};
 use super::state::{address, condition, status};
 use crate::error::ApiError;
 use crate::store::{Seen, Waiter};
@@ -46,7 +46,11 @@ pub fn judge(object: &BatchSandbox) -> Verdict {
             "InvalidTemplate" => ErrorCode::InvalidRequest,
             _ => ErrorCode::PodFailed,
         };
-        let message = format!("{reason}: {}", told.message.unwrap_or_default());
+        let words = told.message.unwrap_or_default();
+        let mut message = format!("{reason}: {words}");
+        if reason.contains("Image") || reason == "CreateContainerConfigError" {
+            message = format!("{message}; {}", advice(&reason, &words));
+        }
         return Verdict::Failed(ApiError::new(code, message));
     }
     let state = object.status.as_ref();

@@ -10,7 +10,7 @@ use telemetry::logs;
 use super::value::Value;
 use super::{Settings, SettingsError, secrets};
 use crate::labels::{is_dns_label, is_object_name};
-use crate::{ApiKeys, Config, EndpointMode};
+use crate::{ApiKeys, Config, EndpointMode, Gateway, Route, Signer};
 
 /// A certificate and its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +76,8 @@ impl Program {
             _ => EndpointMode::Auto,
         };
         config.public_host = public_host(s);
+        config.gateway = gateway(s);
+        config.cors_origins = s.list("server.cors_allow_origins");
         config.max_timeout = s.integer("server.max_sandbox_timeout_seconds");
         if let Some(namespace) = s.text("kubernetes.namespace") {
             if !is_dns_label(&namespace) {
@@ -208,6 +210,45 @@ fn public_host(s: &mut Settings) -> Option<String> {
         s.refuse("server.eip", format_args!("{host:?} is no host; give host[:port], without a scheme"));
     }
     Some(host)
+}
+
+/// The gateway, when the mode asks for it.
+fn gateway(s: &mut Settings) -> Option<Gateway> {
+    if s.text("ingress.mode").as_deref() != Some("gateway") {
+        return None;
+    }
+    let Some(address) = s.text("ingress.gateway.address") else {
+        s.refuse("ingress.gateway.address", "is missing; the mode gateway needs host[:port]");
+        return None;
+    };
+    let route = match s.text("ingress.gateway.route.mode").as_deref() {
+        Some("wildcard") => Route::Wildcard,
+        Some("uri") => Route::Uri,
+        _ => Route::Header,
+    };
+    let wild = address.starts_with("*.");
+    if address.contains("://") || wild != (route == Route::Wildcard) {
+        let why = "is host[:port] without a scheme; it begins with *. for the route wildcard, and only for it";
+        s.refuse("ingress.gateway.address", format_args!("{address:?}: {why}"));
+    }
+    let pairs = s.list("ingress.secure_access.keys");
+    let split = |pair: &String| pair.split_once('=').map(|(id, key)| (id.to_owned(), key.to_owned()));
+    let keys: Vec<(String, String)> = pairs.iter().filter_map(split).collect();
+    let signer = match (keys.is_empty(), s.text("ingress.secure_access.active_key")) {
+        (true, None) => None,
+        (false, None) => {
+            s.refuse("ingress.secure_access.active_key", "is missing; name one of the keys");
+            None
+        }
+        (_, Some(active)) => match Signer::choose(&keys, &active) {
+            Ok(signer) => Some(signer),
+            Err(why) => {
+                s.refuse("ingress.secure_access.keys", why);
+                None
+            }
+        },
+    };
+    Some(Gateway { address, route, signer })
 }
 
 fn runtime_class(s: &mut Settings) -> Option<String> {

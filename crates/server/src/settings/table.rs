@@ -50,6 +50,11 @@ impl Setting {
         self
     }
 
+    const fn env(mut self, env: &'static [&'static str]) -> Self {
+        self.env = env;
+        self
+    }
+
     const fn or(mut self, default: &'static str) -> Self {
         self.default = Some(default);
         self
@@ -135,6 +140,8 @@ pub static SETTINGS: &[Setting] = &[
     Setting::new("server.shutdown_delay_seconds", Kind::Integer(0, 300), "Seconds between unready and the last accept")
         .flag("shutdown-delay-seconds", &["OPENSANDBOX_SERVER_SHUTDOWN_DELAY_SECONDS"])
         .or("0"),
+    Setting::new("server.cors_allow_origins", Kind::List, "Origins of web pages that may call the API; * for all")
+        .or("*"),
     Setting::new("server.backlog", NATURAL, "Length of the listen queue").idle("the system's bound holds"),
     Setting::new("server.thread_pool_size", NATURAL, "Threads").idle(THREADS),
     Setting::new("server.loop", Kind::Text, "Event loop").idle(THREADS),
@@ -183,9 +190,23 @@ pub static SETTINGS: &[Setting] = &[
     Setting::new("storage.ossfs_mount_root", Kind::Text, "Root of ossfs mounts").idle("there is no ossfs"),
     Setting::new("proxy.resolve_internal", Kind::Bool, "Proxy to pod addresses").idle("it always does"),
     Setting::new("ingress.mode", Kind::Choice(&["direct", "gateway"]), "Whether a gateway stands before the sandboxes")
-        .only("direct", "a gateway in front of sandboxes is not on this server yet; use endpoints = \"proxy\""),
-    Setting::new("ingress.gateway", Kind::Table, "The gateway").idle("there is no gateway"),
-    Setting::new("ingress.secure_access", Kind::Table, "Signing keys of the gateway").idle("there is no gateway"),
+        .or("direct"),
+    Setting::new(
+        "ingress.gateway.address",
+        Kind::Text,
+        "The gateway: host[:port], or *.host[:port] for the route wildcard",
+    ),
+    Setting::new(
+        "ingress.gateway.route.mode",
+        Kind::Choice(&["wildcard", "header", "uri"]),
+        "How the gateway is told where a request goes",
+    )
+    .or("header"),
+    Setting::new("ingress.secure_access.active_key", Kind::Text, "Id of the key that signs addresses")
+        .env(&["OPENSANDBOX_SECURE_ACCESS_ACTIVE_KEY"]),
+    Setting::new("ingress.secure_access.keys", Kind::Keys, "Keys that sign addresses: key_id, one of 0-9a-z, and key")
+        .env(&["OPENSANDBOX_SECURE_ACCESS_KEYS"])
+        .secret(),
     Setting::new("tenants.provider", Kind::Text, "Tenants").only("", "tenants are not on this server yet"),
     Setting::new("tenants.endpoint", Kind::Text, "Tenants").idle("tenants are not on this server yet"),
     Setting::new("tenants.max_stale_seconds", NATURAL, "Tenants").idle("tenants are not on this server yet"),

@@ -106,6 +106,27 @@ fn a_bad_value_is_named_with_its_place_and_what_would_be_right() {
 }
 
 #[test]
+fn a_gateway_comes_with_its_keys() {
+    let ground = Ground::new();
+    let file = "[ingress]\nmode = 'gateway'\n[ingress.gateway]\naddress = 'g:80'\n[ingress.gateway.route]\nmode = 'uri'\n\
+        [ingress.secure_access]\nactive_key = 'a'\nkeys = [{key_id = 'a', key = 'c2VjcmV0LWtleS1ieXRlcw=='}]\n";
+    let gateway = ground.program(file, &[], &[]).config.gateway.unwrap();
+    assert_eq!(gateway.endpoint("sbx-1", 44772, Some(2_000_000_000)).0, "g:80/sbx-1/44772/x2qxvk/72a8b2d7a");
+    for (file, part) in [
+        ("[ingress]\nmode = 'gateway'\n", "ingress.gateway.address"),
+        ("[ingress]\nmode = 'gateway'\n[ingress.gateway]\naddress = '*.g'\n", "only for it"),
+        ("[ingress.secure_access]\nkeys = 1\n", "a list of tables"),
+    ] {
+        let refusal = ground.refusal(file, &[]);
+        assert!(refusal.contains(part), "{refusal}");
+    }
+    let environment = [("OPENSANDBOX_SECURE_ACCESS_KEYS", "b=hunter2"), ("OPENSANDBOX_SECURE_ACCESS_ACTIVE_KEY", "b")];
+    let file = "[ingress]\nmode = 'gateway'\n[ingress.gateway]\naddress = 'g:80'\n";
+    let refusal = ground.read(file, &[], &environment).err().unwrap().to_string();
+    assert!(refusal.contains("no base64") && !refusal.contains("hunter2"), "{refusal}");
+}
+
+#[test]
 fn every_bad_value_is_named_at_once() {
     let refusal = Ground::new().refusal("[server]\nport = -1\nhots = 1\n", &["--log-format", "xml"]);
     assert_eq!(refusal.lines().count(), 3, "{refusal}");

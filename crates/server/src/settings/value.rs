@@ -21,6 +21,8 @@ pub enum Kind {
     List,
     /// A table, kept as it is.
     Table,
+    /// Signing keys: `ID=BASE64,..`, or in the file a list of tables with `key_id` and `key`.
+    Keys,
 }
 
 /// A value that was read.
@@ -73,6 +75,7 @@ impl Kind {
             Self::Choice(_) => "WORD",
             Self::List => "A,B",
             Self::Table => "TABLE",
+            Self::Keys => "ID=BASE64,..",
         }
     }
 
@@ -100,6 +103,16 @@ impl Kind {
                 Ok(Value::List(text.split(',').map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned).collect()))
             }
             Self::Table => Err("is set in the file only".to_owned()),
+            Self::Keys => {
+                let pairs = text.split(',').map(str::trim).filter(|t| !t.is_empty());
+                // What does not read is a secret as well, and not repeated.
+                pairs
+                    .map(|pair| {
+                        pair.split_once('=').map(|_| pair.to_owned()).ok_or("is no list of ID=BASE64".to_owned())
+                    })
+                    .collect::<Result<_, _>>()
+                    .map(Value::List)
+            }
         }
     }
 
@@ -132,6 +145,16 @@ impl Kind {
                 .collect::<Result<_, _>>()
                 .map(Value::List),
             (Self::List, value) => wrong(&value, "a list of texts"),
+            (Self::Keys, toml::Value::Array(items)) => items
+                .iter()
+                .map(|item| {
+                    let member = |name: &str| item.get(name).and_then(toml::Value::as_str);
+                    let pair = member("key_id").zip(member("key")).map(|(id, key)| format!("{id}={key}"));
+                    pair.ok_or("is a list of tables with key_id and key, both texts".to_owned())
+                })
+                .collect::<Result<_, _>>()
+                .map(Value::List),
+            (Self::Keys, value) => wrong(&value, "a list of tables with key_id and key"),
             (Self::Table, value @ (toml::Value::Table(_) | toml::Value::Array(_))) => Ok(Value::Table(value)),
             (Self::Table, value) => wrong(&value, "a table"),
         }
