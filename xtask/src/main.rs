@@ -12,6 +12,7 @@ mod e2e;
 mod generate;
 mod images;
 mod progress;
+mod sim;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,9 @@ enum Chore {
     E2e(e2e::Options),
     /// Measure: prints n, p50, p99 and max of each figure, and the machine.
     Bench(bench::Options),
+    /// Play stories of users and faults against the controller: `--seeds A..B`, `--crashes`, `--replay SEED`.
+    #[command(disable_help_flag = true)]
+    Sim(sim::Options),
     /// What continuous integration runs: formatting, lints, generated files, tests, demo.
     Ci(ci::Options),
 }
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
         Chore::Chart(options) => chart::run(&options),
         Chore::E2e(options) => e2e::run(&options),
         Chore::Bench(options) => bench::run(&options),
+        Chore::Sim(options) => sim::run(&options),
         Chore::Ci(options) => ci::run(&options),
     };
     match done {

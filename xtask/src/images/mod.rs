@@ -90,7 +90,7 @@ fn alias(text: &str) -> Result<(Reference, String)> {
 
 impl Options {
     fn needs_registry(&self) -> bool {
-        self.push.is_some() || self.base.as_deref().is_some_and(|base| !Path::new(base).exists())
+        self.push.is_some() || self.base.as_deref().is_some_and(|base| !is_file(base))
     }
 }
 
@@ -145,7 +145,7 @@ fn make(options: &Options) -> Result<Vec<Made>> {
     };
     let made = recipes
         .into_iter()
-        .map(|recipe| make_one(options, &ground, recipe, &metadata, &out))
+        .map(|recipe| make_one(options, &ground, recipe, &Facts { metadata: &metadata, target: &target, out: &out }))
         .collect::<Result<Vec<_>>>()?;
     report::write(&made, &out)?;
     Ok(made)
@@ -156,12 +156,17 @@ fn find_shell(options: &Options, arch: &Arch, out: &Path) -> Result<Shell> {
         return shell::find(options.shell.as_deref(), arch, &out.join("cache")).map(Shell::Busybox);
     };
     let step = Step::new(&format!("reading {base}"));
-    let found = match Path::new(base).exists() {
+    let found = match is_file(base) {
         true => Base::from_archive(Path::new(base), arch),
         false => pull(base, arch),
     }?;
     step.done();
     Ok(Shell::Base(Box::new(found)))
+}
+
+/// An image's name begins with neither a slash nor a dot.
+fn is_file(base: &str) -> bool {
+    base.starts_with(['/', '.']) || Path::new(base).exists()
 }
 
 #[cfg(feature = "registry")]
@@ -174,7 +179,15 @@ fn pull(name: &str, _arch: &Arch) -> Result<Base> {
     bail!("cannot pull {name}: this program was built without `--features registry`")
 }
 
-fn make_one(options: &Options, ground: &Ground, recipe: &Recipe, metadata: &Metadata, out: &Path) -> Result<Made> {
+/// What an image's making needs beside its contents.
+struct Facts<'a> {
+    metadata: &'a Metadata,
+    target: &'a str,
+    out: &'a Path,
+}
+
+fn make_one(options: &Options, ground: &Ground, recipe: &Recipe, facts: &Facts<'_>) -> Result<Made> {
+    let Facts { metadata, target, out } = *facts;
     let step = Step::new(&format!("packing {}", recipe.name));
     let references = references(recipe, &ground.source, &options.tag)?;
     let image = ground.pack(recipe, references.clone())?;
@@ -185,7 +198,7 @@ fn make_one(options: &Options, ground: &Ground, recipe: &Recipe, metadata: &Meta
     }
     let archive = out.join(format!("{}.tar", recipe.name));
     archive::write(&image, &archive)?;
-    let facts = sbom::Facts { metadata, source: &ground.source, busybox: ground.busybox(recipe) };
+    let facts = sbom::Facts { metadata, target, source: &ground.source, busybox: ground.busybox(recipe) };
     let parts = sbom::write(recipe, &image, &facts)?;
     let list = out.join(format!("{}.cdx.json", recipe.name));
     std::fs::write(&list, &parts).with_context(|| format!("cannot write {}", list.display()))?;

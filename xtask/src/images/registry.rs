@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use docker_credential::DockerCredential;
 use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::errors::OciDistributionError;
 use oci_client::manifest::ImageIndexEntry;
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
@@ -51,13 +52,10 @@ impl Registry {
 
     /// Pushes an image under a name, and its parts list as an artifact that refers to it. Returns the digest.
     pub fn push(&self, image: &Image, reference: &Reference, parts: &[u8]) -> Result<String> {
-        let advice = "`docker login` stores credentials for a registry";
         self.runtime.block_on(async {
             self.client.store_auth_if_needed(reference.resolve_registry(), &self.auth).await;
             for blob in image.layers.iter().chain([&image.config]) {
-                self.push_blob(reference, blob)
-                    .await
-                    .with_context(|| format!("cannot push to {reference}; {advice}"))?;
+                self.push_blob(reference, blob).await?;
             }
             self.push_manifest(reference, &image.manifest).await?;
             self.attach(image, reference, parts).await.context("cannot attach the parts list")
@@ -67,10 +65,22 @@ impl Registry {
 
     async fn push_blob(&self, reference: &Reference, blob: &Blob) -> Result<()> {
         let digest = blob.digest();
-        if !self.client.blob_exists(reference, &digest).await.unwrap_or(false) {
-            self.client.push_blob(reference, blob.bytes.clone(), &digest).await?;
+        let is_there = || self.client.blob_exists(reference, &digest);
+        if is_there().await.unwrap_or(false) {
+            return Ok(());
         }
-        Ok(())
+        match self.client.push_blob(reference, blob.bytes.clone(), &digest).await {
+            // Some registries do not say where they put a blob, but they have it.
+            Err(OciDistributionError::RegistryNoLocationError) if is_there().await.unwrap_or(false) => Ok(()),
+            pushed => pushed.map(drop).map_err(|error| {
+                let denied = matches!(
+                    error,
+                    OciDistributionError::AuthenticationFailure(_) | OciDistributionError::UnauthorizedError { .. }
+                );
+                let advice = if denied { "; `docker login` stores credentials for a registry" } else { "" };
+                anyhow::Error::new(error).context(format!("cannot push to {reference}{advice}"))
+            }),
+        }
     }
 
     async fn push_manifest(&self, reference: &Reference, manifest: &Blob) -> Result<()> {
@@ -96,7 +106,12 @@ impl Registry {
             .build()?;
         let manifest = Blob::json(MediaType::ImageManifest, &manifest)?;
         let digest = manifest.digest();
-        self.push_manifest(&reference.clone_with_digest(digest.clone()), &manifest).await?;
+        let tagged = |suffix: &str| {
+            let tag = format!("{}{suffix}", image.manifest.digest().replace(':', "-"));
+            Reference::with_tag(reference.registry().to_owned(), reference.repository().to_owned(), tag)
+        };
+        // A tag of its own keeps it where registries sweep what has none.
+        self.push_manifest(&tagged(".sbom"), &manifest).await?;
         let subject = reference.clone_with_digest(image.manifest.digest());
         let mut known = self.client.pull_referrers(&subject, None).await?;
         if known.manifests.iter().any(|entry| entry.digest == digest) {
@@ -111,9 +126,7 @@ impl Registry {
             annotations: None,
         });
         known.media_type = Some(MediaType::ImageIndex.to_string());
-        let tag = image.manifest.digest().replace(':', "-");
-        let fallback = Reference::with_tag(reference.registry().to_owned(), reference.repository().to_owned(), tag);
-        self.client.push_manifest_list(&fallback, &self.auth, known).await?;
+        self.client.push_manifest_list(&tagged(""), &self.auth, known).await?;
         Ok(())
     }
 }

@@ -1,9 +1,10 @@
 //! The parts list of an image, as CycloneDX.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
-use cargo_metadata::{DependencyKind, Metadata, Package, PackageId, TargetKind};
+use cargo_metadata::{Metadata, Package};
 use cyclonedx_bom::external_models::spdx::SpdxExpression;
 use cyclonedx_bom::external_models::uri::Purl;
 use cyclonedx_bom::models::bom::{Bom, SpecVersion, UrnUuid};
@@ -18,15 +19,19 @@ use super::image::Image;
 use super::layer::digest;
 use super::recipe::Recipe;
 use super::source::Source;
+use crate::cargo;
 
 /// Its media type, also the artifact's type in a registry.
+#[cfg(feature = "registry")]
 pub const MEDIA_TYPE: &str = "application/vnd.cyclonedx+json";
 const SPEC: SpecVersion = SpecVersion::V1_5;
 
 /// What a list is made from.
 pub struct Facts<'a> {
-    /// What cargo resolved for the image's target.
+    /// What cargo knows of the packages.
     pub metadata: &'a Metadata,
+    /// The Rust target.
+    pub target: &'a str,
     /// Version, commit, time.
     pub source: &'a Source,
     /// The shell that the image carries.
@@ -41,15 +46,13 @@ pub fn write(recipe: &Recipe, image: &Image, facts: &Facts<'_>) -> Result<Vec<u8
     root.hashes = Some(sha256(&image_digest));
     root.licenses = recipe.licenses.as_deref().or(Some(&facts.source.license)).map(licenses);
 
-    let packages = linked(facts.metadata, &recipe.package)?;
+    let crates = linked(&recipe.package, facts.target)?;
     let mut components = Vec::new();
-    let mut dependencies = BTreeMap::new();
-    for (package, needs) in packages.values() {
-        components.push(of_package(package)?);
-        dependencies.insert(reference(package), needs.iter().map(|id| reference(&facts.metadata[id])).collect());
+    for reference in crates.needs.keys() {
+        components.push(of_package(package(facts.metadata, reference)?)?);
     }
-    let program = packages.values().find(|(package, _)| *package.name == *recipe.package);
-    let mut direct: BTreeSet<_> = program.map(|(package, _)| reference(package)).into_iter().collect();
+    let mut dependencies = crates.needs;
+    let mut direct = BTreeSet::from([crates.root]);
     if let Some(bytes) = facts.busybox {
         let mut shell = component(Classification::Application, "busybox", &busybox_version(bytes), "busybox");
         shell.hashes = Some(sha256(&digest(bytes)));
@@ -100,33 +103,50 @@ pub fn write(recipe: &Recipe, image: &Image, facts: &Facts<'_>) -> Result<Vec<u8
     Ok(json)
 }
 
-type Linked<'a> = BTreeMap<&'a PackageId, (&'a Package, BTreeSet<&'a PackageId>)>;
+/// The crates of a package's binaries.
+struct Linked {
+    /// `NAME@VERSION` of the package.
+    root: String,
+    /// What each crate needs.
+    needs: BTreeMap<String, BTreeSet<String>>,
+}
 
-/// The packages that go into a package's binaries: normal dependencies, without procedural macros
-/// and what only they need.
-fn linked<'a>(metadata: &'a Metadata, name: &str) -> Result<Linked<'a>> {
-    let resolve = metadata.resolve.as_ref().context("cargo metadata resolved nothing")?;
-    let nodes: BTreeMap<_, _> = resolve.nodes.iter().map(|node| (&node.id, node)).collect();
-    let root = metadata.workspace_packages().into_iter().find(|package| *package.name == *name);
-    let root = root.with_context(|| format!("there is no package {name} in the workspace"))?;
-    let mut linked = Linked::new();
-    let mut queue = VecDeque::from([&root.id]);
-    while let Some(id) = queue.pop_front() {
-        if linked.contains_key(id) {
-            continue;
+/// Asks cargo for the crates that go into a package's binaries: normal dependencies, without procedural macros
+/// and what only they need. `cargo metadata` cannot say it: it unites the features of all packages.
+fn linked(package: &str, target: &str) -> Result<Linked> {
+    let words = ["tree", "--package", package, "--edges", "normal,no-proc-macro", "--target", target];
+    let output = cargo::cargo(&words)
+        .args(["--prefix", "depth", "--format", " {p}"])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot start cargo")?;
+    ensure!(output.status.success(), "cargo tree ended with {}", output.status);
+    read_tree(&String::from_utf8(output.stdout).context("cargo tree is not UTF-8")?)
+}
+
+/// Lines of `DEPTH NAME vVERSION [(SOURCE)] [(*)]`; what is below a crate is only with its first line.
+fn read_tree(text: &str) -> Result<Linked> {
+    let mut above: Vec<String> = Vec::new();
+    let mut needs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        let mut words = line.split(' ');
+        let mut word = || words.next().with_context(|| format!("cargo tree says {line:?}"));
+        let depth: usize = word()?.parse().with_context(|| format!("cargo tree says {line:?}"))?;
+        let reference = format!("{}@{}", word()?, word()?.trim_start_matches('v'));
+        above.truncate(depth);
+        if let Some(parent) = above.last() {
+            needs.entry(parent.clone()).or_default().insert(reference.clone());
         }
-        let node = nodes.get(id).with_context(|| format!("cargo metadata has no node for {id}"))?;
-        let needs: BTreeSet<_> = node
-            .deps
-            .iter()
-            .filter(|dep| dep.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal))
-            .map(|dep| &dep.pkg)
-            .filter(|id| !metadata[id].targets.iter().any(|target| target.is_kind(TargetKind::ProcMacro)))
-            .collect();
-        queue.extend(&needs);
-        linked.insert(id, (&metadata[id], needs));
+        needs.entry(reference.clone()).or_default();
+        above.push(reference);
     }
-    Ok(linked)
+    let root = above.into_iter().next().context("cargo tree says nothing")?;
+    Ok(Linked { root, needs })
+}
+
+fn package<'a>(metadata: &'a Metadata, wanted: &str) -> Result<&'a Package> {
+    let found = metadata.packages.iter().find(|package| reference(package) == wanted);
+    found.with_context(|| format!("cargo metadata does not know {wanted}"))
 }
 
 fn reference(package: &Package) -> String {
@@ -196,13 +216,26 @@ mod tests {
     }
 
     #[test]
-    fn what_is_linked_is_found_and_macros_are_not() {
-        let metadata = crate::images::build::metadata("x86_64-unknown-linux-gnu").unwrap();
-        let names: BTreeSet<_> =
-            linked(&metadata, "execd").unwrap().values().map(|(package, _)| package.name.to_string()).collect();
-        assert!(names.contains("execd") && names.contains("tokio") && names.contains("libc"), "{names:?}");
+    fn the_tree_becomes_a_graph() {
+        let tree = "0 a v1.0.0 (/a)\n1 b v2.0.0\n2 c v3.0.0\n1 c v3.0.0\n1 b v2.0.0 (*)\n";
+        let linked = read_tree(tree).unwrap();
+        assert_eq!(linked.root, "a@1.0.0");
+        let expected = [("a@1.0.0", vec!["b@2.0.0", "c@3.0.0"]), ("b@2.0.0", vec!["c@3.0.0"]), ("c@3.0.0", vec![])];
+        let seen: Vec<_> = linked
+            .needs
+            .iter()
+            .map(|(name, needs)| (name.as_str(), needs.iter().map(String::as_str).collect()))
+            .collect();
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn what_is_linked_is_found_and_the_rest_is_not() {
+        let linked = linked("execd", "x86_64-unknown-linux-gnu").unwrap();
+        let has = |name: &str| linked.needs.keys().any(|key| key.starts_with(&format!("{name}@")));
+        assert!(has("execd") && has("tokio") && has("libc"));
         for stranger in ["serde_derive", "syn", "tempfile", "kube"] {
-            assert!(!names.contains(stranger), "{stranger}");
+            assert!(!has(stranger), "{stranger}");
         }
     }
 }
