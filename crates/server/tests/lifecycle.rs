@@ -130,8 +130,8 @@ async fn lists_filter_and_page() {
 #[tokio::test]
 async fn a_create_that_fails_is_told_and_leaves_nothing() {
     let world = World::with(|config| {
-        config.limits.acquisition_timeout = Duration::from_millis(300);
-        config.limits.create_timeout = Duration::from_millis(600);
+        config.limits.acquisition_timeout = Duration::from_secs(1);
+        config.limits.create_timeout = Duration::from_secs(2);
     })
     .await;
     let failed = world.create("fail").await;
@@ -146,7 +146,7 @@ async fn a_create_that_fails_is_told_and_leaves_nothing() {
     assert!(hanging.message().contains("has not answered the claim"), "{}", hanging.message());
     let ignored = world.create("ignore").await;
     assert_eq!(ignored.code(), "KUBERNETES::POD_READY_TIMEOUT");
-    assert!(ignored.message().contains("does it run?"), "{}", ignored.message());
+    assert!(ignored.message().contains("opensandbox-controller-manager runs"), "{}", ignored.message());
     world.nothing_left().await;
 }
 
@@ -313,7 +313,7 @@ async fn events_of_a_sandbox_are_shown() {
         (&json!("events"), &json!("inline"), &json!(false))
     );
     assert_eq!(world.get(&path).await.headers["deprecation"], "true");
-    assert_eq!(world.get(&format!("{path}?scope=network")).await.code(), "SANDBOX::INVALID_PARAMETER");
+    assert_eq!(world.get(&format!("{path}?scope=network")).await.code(), "DIAGNOSTICS_SCOPE_UNSUPPORTED");
 }
 
 #[tokio::test]
