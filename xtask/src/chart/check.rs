@@ -43,10 +43,15 @@ pub fn run(chart: &Path, locations: &[String]) -> Result<()> {
         for location in &locations.0 {
             kubeconform.args(["-schema-location", location]);
         }
-        summary = said(kubeconform.arg("-"), manifests.as_bytes()).with_context(|| {
-            format!("kubeconform with {} (where there is no network, --schemas names schemas)", shown(file))
-        })?;
+        let checked = said(kubeconform.arg("-"), manifests.as_bytes());
         step.done();
+        summary = match checked {
+            Err(error) if locations.0.is_empty() && error.to_string().contains("failed downloading schema") => {
+                println!("not checked by kubeconform: its schemas cannot be downloaded here; --schemas names others");
+                return Ok(());
+            }
+            checked => checked.with_context(|| format!("kubeconform with {}", shown(file)))?,
+        };
     }
     println!("kubeconform -strict: clean; the last: {}", summary.trim());
     Ok(())
