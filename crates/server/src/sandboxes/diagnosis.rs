@@ -132,7 +132,7 @@ fn of_pod(pod: &Pod, events: &[Event]) -> Diagnosis {
     let conditions = || state.into_iter().filter_map(|s| s.conditions.as_ref()).flatten();
     let of_kind = |kind: &str| conditions().find(|c| c.type_ == kind);
     if let Some(unplaced) = of_kind("PodScheduled").filter(|c| c.status != "True") {
-        return unscheduled(name, unplaced, created);
+        return unscheduled(name, unplaced, events, created);
     }
     let all =
         [state.and_then(|s| s.init_container_statuses.as_ref()), state.and_then(|s| s.container_statuses.as_ref())];
@@ -169,7 +169,10 @@ fn unclaimed(pod: &str, since: Option<Timestamp>) -> Diagnosis {
 }
 
 /// A pod without a node, in the scheduler's words.
-fn unscheduled(name: &str, unplaced: &PodCondition, created: Option<Timestamp>) -> Diagnosis {
+fn unscheduled(name: &str, unplaced: &PodCondition, events: &[Event], created: Option<Timestamp>) -> Diagnosis {
+    if let Some(unbound) = unbound_claim(name, events) {
+        return unbound;
+    }
     let words = unplaced.message.as_deref().unwrap_or("the scheduler has not looked at it");
     let action = if words.contains("storageclass") || words.contains("StorageClass") {
         "the cluster has no default StorageClass: name one in the volume, or have one made the default"
@@ -181,6 +184,21 @@ fn unscheduled(name: &str, unplaced: &PodCondition, created: Option<Timestamp>) 
         "the scheduler waits for a node that fits"
     };
     Diagnosis::new("Scheduling", format!("pod {name} has no node: {words}"), created).action(action)
+}
+
+/// A claim that nothing in the cluster will ever bind.
+fn unbound_claim(pod: &str, events: &[Event]) -> Option<Diagnosis> {
+    let event = events.iter().rev().find(|e| {
+        let words = e.message.as_deref().unwrap_or_default();
+        e.involved_object.kind.as_deref() == Some("PersistentVolumeClaim")
+            && matches!(e.reason.as_deref(), Some("FailedBinding" | "ProvisioningFailed"))
+            && (words.contains("no storage class is set") || words.contains("storageclass.storage.k8s.io"))
+    })?;
+    let claim = event.involved_object.name.as_deref().unwrap_or_default();
+    let words = event.message.as_deref().unwrap_or_default();
+    let why = format!("pod {pod} has no node: claim {claim}: {words}");
+    let action = "name a StorageClass that exists in the volume, or have one made the cluster's default";
+    Some(Diagnosis::new("Scheduling", why, facts::time(event)).action(action).hopeless(ErrorCode::PodFailed))
 }
 
 /// A container that can't start, and whether that may change by itself.
@@ -283,6 +301,15 @@ mod tests {
         let (what, hopeless, sentence) = of(json!({"replicas": 1}), Facts { pod: Some(unplaced), ..Facts::default() });
         assert_eq!((what.as_str(), hopeless), ("Scheduling", None));
         assert!(sentence.contains("StorageClass"), "{sentence}");
+        let unplaced =
+            pod(json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]}));
+        let mut unbound =
+            event("FailedBinding", "no persistent volumes available for this claim and no storage class is set");
+        unbound.involved_object.kind = Some("PersistentVolumeClaim".to_owned());
+        let facts = Facts { pod: Some(unplaced), events: vec![unbound], ..Facts::default() };
+        let (_, hopeless, sentence) = of(json!({"replicas": 1}), facts);
+        assert_eq!(hopeless, Some(ErrorCode::PodFailed));
+        assert!(sentence.contains("no storage class is set; name a StorageClass"), "{sentence}");
     }
 
     #[test]

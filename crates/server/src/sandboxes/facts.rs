@@ -36,6 +36,9 @@ pub async fn gather(app: &App, object: &BatchSandbox) -> Result<Facts, ApiError>
     let mut events_found = of_sandbox;
     if let Some(pod) = &pod {
         events_found.extend(events(app, "Pod", &pod.name_any()).await?);
+        for claim in claims(pod) {
+            events_found.extend(events(app, "PersistentVolumeClaim", claim).await?);
+        }
     }
     events_found.sort_by_key(time);
     Ok(Facts { pod, pool, events: events_found })
@@ -59,6 +62,16 @@ async fn pod(app: &App, object: &BatchSandbox) -> Result<Option<Pod>, ApiError> 
         None => Ok(None),
     };
     permitted(found, doing)
+}
+
+/// Most claims whose events are read.
+const CLAIMS: usize = 4;
+
+/// The claims of a pod that has no node: why it has none is often told of them.
+fn claims(pod: &Pod) -> impl Iterator<Item = &str> {
+    let spec = pod.spec.as_ref().filter(|spec| spec.node_name.is_none());
+    let volumes = spec.into_iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes.filter_map(|volume| volume.persistent_volume_claim.as_ref().map(|c| c.claim_name.as_str())).take(CLAIMS)
 }
 
 /// Events about one object, in no order.
