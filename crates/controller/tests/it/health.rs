@@ -54,6 +54,42 @@ async fn missing_crds_are_named_with_what_to_do_and_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_crd_that_would_drop_grants_is_told_and_nothing_is_given() {
+    let platform = Platform::bare().await;
+    let crds: Api<CustomResourceDefinition> = Api::all(platform.client.clone());
+    let name = "batchsandboxes.sandbox.opensandbox.io";
+    let mut old = serde_json::to_value(crds.get(name).await.unwrap()).unwrap();
+    let status = &mut old["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"];
+    assert!(status.as_object_mut().unwrap().remove("grants").is_some());
+    let old: CustomResourceDefinition = serde_json::from_value(old).unwrap();
+    crds.replace(name, &PostParams::default(), &old).await.unwrap();
+
+    let (readiness, stop) = (Readiness::default(), CancellationToken::new());
+    let controller = Controller::new(platform.another_client(), Config::new([1; 32], [2; 32]));
+    let controller = controller.with_daemons(platform.daemons.clone()).with_readiness(readiness.clone());
+    let controller = tokio::spawn(controller.run(stop.clone()));
+    platform.pool("p", [1, 1, 0, 3]).await;
+    platform.available("p", 1).await;
+    let pod = platform.all_pods().await[0].metadata.uid.clone().unwrap();
+    platform.create("s", json!({"poolRef": "p", "replicas": 1})).await;
+    let told = |ready: bool, report: &str| {
+        !ready && report.contains("[-] crds: the CRD batchsandboxes") && report.contains("status.grants")
+    };
+    until(&readiness, "the CRD is named", told).await;
+    assert!(platform.daemons.of(&pod).claim.is_none(), "what is not durable is not given");
+
+    let current = crd::all().into_iter().find(|c| c.metadata.name.as_deref() == Some(name)).unwrap();
+    let version = crds.get(name).await.unwrap().metadata.resource_version;
+    let mut current = current;
+    current.metadata.resource_version = version;
+    crds.replace(name, &PostParams::default(), &current).await.unwrap();
+    until(&readiness, "ready again", |ready, _| ready).await;
+    platform.ready("s", 1).await;
+    stop.cancel();
+    controller.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_time_of_a_create_is_told_in_parts() {
     let platform = Platform::bare().await;
     let mut registry = Registry::with_prefix("opensandbox");
