@@ -132,7 +132,11 @@ impl Home {
         let (done, wait) = mpsc::channel();
         // The lock call itself can't be given a deadline, so a thread that dies with us makes it.
         std::thread::spawn(move || {
-            let _ = done.send(Flock::lock(file, FlockArg::LockExclusive).is_ok());
+            let lock = Flock::lock(file, FlockArg::LockExclusive);
+            let unheld = lock.is_ok();
+            // Given back before it is told: whoever waits takes it next.
+            drop(lock);
+            let _ = done.send(unheld);
         });
         Ok(wait.recv_timeout(limit).unwrap_or(false))
     }
