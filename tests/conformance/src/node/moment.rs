@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use futures::{AsyncBufReadExt as _, StreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, LogParams};
@@ -129,15 +129,27 @@ fn holds(when: &When, seen: &Seen, status: &Value) -> bool {
     }
 }
 
-/// What is compared beside the status: logs and commands.
-pub async fn beside(ground: &Ground, pod: &str, moment: &Moment, facts: &Facts) -> Map<String, Value> {
+/// What is compared beside the status: logs and commands. A log is read until it is the recorded one.
+pub async fn beside(
+    ground: &Ground,
+    pod: &str,
+    moment: &Moment,
+    facts: &Facts,
+    recorded: Option<&Value>,
+) -> Map<String, Value> {
     let pods = ground.pods();
     let mut found = Map::new();
     for (name, containers, previous) in [("logs", &moment.logs, false), ("previous", &moment.previous, true)] {
         let mut logs = Map::new();
         for container in containers {
             let parameters = LogParams { container: Some(container.clone()), previous, ..LogParams::default() };
-            let text = pods.logs(pod, &parameters).await.unwrap_or_else(|error| format!("failed: {error}"));
+            let expected = recorded.and_then(|recorded| recorded[name][container].as_str()).unwrap_or_default();
+            let text = if previous || expected.is_empty() {
+                pods.logs(pod, &parameters).await
+            } else {
+                followed(&pods, pod, parameters, |text| facts.text(text) == expected).await
+            };
+            let text = text.unwrap_or_else(|error| format!("failed: {error}"));
             logs.insert(container.clone(), facts.text(&text).into());
         }
         if !logs.is_empty() {
@@ -152,4 +164,30 @@ pub async fn beside(ground: &Ground, pod: &str, moment: &Moment, facts: &Facts) 
         found.insert("exec".to_owned(), results.into());
     }
     found
+}
+
+/// Reads a log as it grows until it is what was expected, or for long enough.
+async fn followed(
+    pods: &Api<Pod>,
+    pod: &str,
+    parameters: LogParams,
+    enough: impl Fn(&str) -> bool,
+) -> kube::Result<String> {
+    let mut text = String::new();
+    let read = async {
+        let mut lines = pods.log_stream(pod, &LogParams { follow: true, ..parameters }).await?.lines();
+        while let Some(Ok(line)) = lines.next().await {
+            text.push_str(&line);
+            text.push('\n');
+            if enough(&text) {
+                break;
+            }
+        }
+        Ok(())
+    };
+    // What has come until then is compared.
+    match tokio::time::timeout(SETTLED, read).await {
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(())) | Err(_) => Ok(text),
+    }
 }

@@ -31,8 +31,12 @@ impl Judge {
         names.flat_map(|name| compare(&format!("{case}/{name}"), &of(account, name), &of(recording, name))).collect()
     }
 
+    fn moment(&self, name: &str) -> Option<&Value> {
+        self.recording.as_ref().and_then(|recording| recording.get(name))
+    }
+
     fn agrees(&self, case: &str, moment: &str, status: &Value) -> bool {
-        let Some(recorded) = self.recording.as_ref().and_then(|recording| recording.get(moment)) else { return false };
+        let Some(recorded) = self.moment(moment) else { return false };
         let differences =
             compare(&format!("{case}/{moment}"), &json!({"status": status}), &json!({"status": recorded["status"]}));
         self.table.judge(differences, false).0.is_empty()
@@ -65,7 +69,7 @@ async fn moments(ground: &Ground, case: &Case, judge: &Judge) -> anyhow::Result<
         }
         let (status, facts) = watched.reach(moment, |status| judge.agrees(&case.name, &moment.name, status)).await;
         let never = status.get("never").is_some();
-        let mut value = moment::beside(ground, &case.name, moment, &facts).await;
+        let mut value = moment::beside(ground, &case.name, moment, &facts, judge.moment(&moment.name)).await;
         value.insert("status".to_owned(), status);
         account.insert(moment.name.clone(), value.into());
         if never {
