@@ -52,7 +52,7 @@ fn rustc() -> std::ffi::OsString {
 }
 
 /// Fails where the target's standard library is not installed, before cargo fails with many words.
-fn check_target(target: &str) -> Result<()> {
+pub fn check_target(target: &str) -> Result<()> {
     let output = Command::new(rustc())
         .args(["--print", "target-libdir", "--target", target])
         .output()
@@ -107,7 +107,6 @@ pub fn binaries(
 /// images together: cargo unites the features of what it builds at once, so a binary built alone would be
 /// another one.
 fn build(all: &[Recipe], wanted: &[&Recipe], profile: Profile, target: &str) -> Result<BTreeMap<String, PathBuf>> {
-    check_target(target)?;
     let mut command =
         cargo::cargo(&["build", "--message-format=json-render-diagnostics", "--target", target, "--bins"]);
     let packages: Vec<&Recipe> = match profile {

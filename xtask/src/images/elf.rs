@@ -59,6 +59,8 @@ pub fn target_arch(triple: &str) -> Result<Arch> {
         "riscv64gc" | "riscv64a23" => Arch::RISCV64,
         "s390x" => Arch::s390x,
         "powerpc64le" => Arch::PowerPC64le,
-        _ => anyhow::bail!("no images are made for {triple}; targets of x86_64 and aarch64 Linux are known to work"),
+        _ => anyhow::bail!(
+            "no images are made for {triple}; x86_64-unknown-linux-gnu and aarch64-unknown-linux-gnu are examples that can be"
+        ),
     })
 }

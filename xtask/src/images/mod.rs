@@ -132,6 +132,9 @@ fn make(options: &Options) -> Result<Vec<Made>> {
     std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     let arch = elf::target_arch(&target)?;
     let origin = options.binaries.as_deref().map_or(Origin::Cargo(options.profile), Origin::Directory);
+    if matches!(origin, Origin::Cargo(_)) {
+        build::check_target(&target)?;
+    }
     let shell = match recipes.iter().any(|recipe| recipe.shell.is_some()) {
         true => Some(find_shell(options, &arch, &out)?),
         false => None,
