@@ -153,7 +153,12 @@ impl Guests {
     /// When something next changes in a pod by itself.
     fn next_end(&self, pod: &str) -> Option<Instant> {
         let guest = self.state.lock().pods.get(pod).cloned().unwrap_or_default();
-        guest.tasks.iter().map(|(task, started)| *started + self.fate(&task.name).0).filter(|end| *end > Instant::now()).min()
+        guest
+            .tasks
+            .iter()
+            .map(|(task, started)| *started + self.fate(&task.name).0)
+            .filter(|end| *end > Instant::now())
+            .min()
     }
 
     fn claim(&self, pod: &str, request: &ClaimRequest) -> Result<ClaimStatus, DaemonError> {
@@ -194,7 +199,8 @@ impl Guests {
     }
 
     fn tag(&self, pod: &str) -> String {
-        let ended = self.list(pod).iter().filter(|t| t.process_status.as_ref().is_some_and(|p| p.terminated.is_some())).count();
+        let ended =
+            self.list(pod).iter().filter(|t| t.process_status.as_ref().is_some_and(|p| p.terminated.is_some())).count();
         format!("{}-{ended}", *self.changed.borrow())
     }
 }

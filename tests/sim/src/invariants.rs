@@ -90,7 +90,8 @@ pub fn check(history: &[Change], accepted: &[Accepted]) -> Result<View, Violatio
             Object::Pod(pod) if created => within_pool_max(&past, &view, pod),
             _ => Ok(()),
         };
-        found.map_err(|v| Violation { what: format!("version {}, {:?}: {}", change.version, change.at, v.what), ..v })?;
+        found
+            .map_err(|v| Violation { what: format!("version {}, {:?}: {}", change.version, change.at, v.what), ..v })?;
     }
     one_owner(accepted)?;
     Ok(view)

@@ -8,9 +8,10 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
+use sim::network::WriteFault;
 use sim::run::{Outcome, line, run};
 use sim::shrink::shrink;
-use sim::story::Story;
+use sim::story::{Act, Step, Story};
 
 /// Runs that one failing story may be shortened with.
 const SHRINK_RUNS: usize = 400;
@@ -24,6 +25,9 @@ struct Options {
     /// Plays one seed twice, prints its story and history, and shortens it when it fails.
     #[arg(long)]
     replay: Option<u64>,
+    /// Plays each seed's users without trouble, and then with a crash before and after each write of the controller.
+    #[arg(long, conflicts_with = "replay")]
+    crashes: bool,
     /// Stories played at once; each has a thread of its own.
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     jobs: usize,
@@ -78,13 +82,25 @@ fn replay(seed: u64) -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
+/// The stories of one seed in which the controller ends at each of its writes.
+fn crashes(seed: u64) -> Result<Vec<Story>> {
+    let calm = Story::calm(seed);
+    let writes = run(&calm)?.writes;
+    let at = |skip: u64, fault| {
+        let skip = u32::try_from(skip).unwrap_or(u32::MAX);
+        calm.with(Step { at: 0, act: Act::Write { controller: 0, skip, fault } })
+    };
+    let both = |n| [at(n, WriteFault::CrashBefore), at(n, WriteFault::CrashAfter)];
+    Ok(std::iter::once(calm.clone()).chain((0..writes).flat_map(both)).collect())
+}
+
 fn sweep(options: &Options) -> Result<ExitCode> {
     let total = options.seeds.end.saturating_sub(options.seeds.start);
     let bar = ProgressBar::new(total)
         .with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} seeds, {per_sec}, {eta} left, {msg}")?);
     let next = AtomicU64::new(options.seeds.start);
     let failed: Mutex<Vec<(u64, String)>> = Mutex::default();
-    let sums = Mutex::new((0_u64, 0_u64));
+    let sums = Mutex::new((0_u64, 0_u64, 0_u64));
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..options.jobs.max(1))
             .map(|_| {
@@ -94,15 +110,21 @@ fn sweep(options: &Options) -> Result<ExitCode> {
                         if seed >= options.seeds.end {
                             break;
                         }
-                        let Outcome { violation, changes, claims, .. } = run(&Story::of(seed))?;
-                        if let Some(violation) = violation {
-                            bar.suspend(|| println!("seed {seed}: {violation}"));
-                            failed.lock().push((seed, violation.to_string()));
+                        let stories = if options.crashes { crashes(seed)? } else { vec![Story::of(seed)] };
+                        for story in stories {
+                            let Outcome { violation, changes, claims, .. } = run(&story)?;
+                            if let Some(violation) = violation {
+                                bar.suspend(|| println!("seed {seed}: {violation}"));
+                                if options.crashes {
+                                    bar.suspend(|| print!("{story}"));
+                                }
+                                failed.lock().push((seed, violation.to_string()));
+                            }
+                            let mut sums = sums.lock();
+                            sums.0 += 1;
+                            sums.1 += changes as u64;
+                            sums.2 += claims as u64;
                         }
-                        let mut sums = sums.lock();
-                        sums.0 += changes as u64;
-                        sums.1 += claims as u64;
-                        drop(sums);
                         bar.inc(1);
                     }
                     Ok(())
@@ -113,13 +135,19 @@ fn sweep(options: &Options) -> Result<ExitCode> {
     })
     .context("cannot play")?;
     bar.finish_and_clear();
-    let (changes, claims) = *sums.lock();
+    let (stories, changes, claims) = *sums.lock();
     let failed = failed.into_inner();
-    println!("{} seeds, {changes} changes, {claims} claims, {} failed", bar.position(), failed.len());
+    println!(
+        "{} seeds, {stories} stories, {changes} changes, {claims} claims, {} failed",
+        bar.position(),
+        failed.len()
+    );
     match failed.first() {
         None => Ok(ExitCode::SUCCESS),
         Some((seed, _)) => {
-            println!("cargo xtask sim --replay {seed} tells the story");
+            if !options.crashes {
+                println!("cargo xtask sim --replay {seed} tells the story");
+            }
             Ok(ExitCode::FAILURE)
         }
     }

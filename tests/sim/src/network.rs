@@ -219,7 +219,8 @@ where
             let write = ![Method::GET, Method::HEAD].contains(request.method());
             let watch = request.uri().query().is_some_and(|q| q.contains("watch="));
             // Leases and events are the controller's own business: losing them is covered by holding and killing.
-            let fault = if write && !path.contains("/leases") && !path.contains("/events") { peer.fault() } else { None };
+            let fault =
+                if write && !path.contains("/leases") && !path.contains("/events") { peer.fault() } else { None };
             match fault {
                 Some(WriteFault::CrashBefore) => {
                     peer.kill();
@@ -294,7 +295,8 @@ fn too_old() -> Bytes {
 
 fn refusal(code: u16) -> Response<GateBody> {
     let body = Full::new(Bytes::from(status(code).to_string()));
-    let mut answer = Response::new(Box::pin(body.map_err(|never: Infallible| -> std::io::Error { match never {} })) as GateBody);
+    let mut answer =
+        Response::new(Box::pin(body.map_err(|never: Infallible| -> std::io::Error { match never {} })) as GateBody);
     *answer.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     answer
 }

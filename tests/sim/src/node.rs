@@ -129,11 +129,8 @@ impl Node {
         let phase = if running.over { "Failed" } else { "Running" };
         let ready = if ready && !running.over { "True" } else { "False" };
         let now = local_api::env::rfc3339(self.clock.wall());
-        let last = if running.restarts > 0 {
-            json!({"terminated": {"exitCode": 1, "reason": "Error"}})
-        } else {
-            json!({})
-        };
+        let last =
+            if running.restarts > 0 { json!({"terminated": {"exitCode": 1, "reason": "Error"}}) } else { json!({}) };
         let state = if running.over {
             json!({"terminated": {"exitCode": 1, "reason": "Error"}})
         } else {

@@ -50,7 +50,10 @@ fn nothing_leaked(view: &View) -> Result<(), Violation> {
             None if claimed => return broken("a pod that was held is gone", pod.name_any()),
             // The pod of a sandbox that failed stays as evidence while the sandbox does.
             Some((batch, false)) if phase(batch) != Some(BatchPhase::Failed) => {
-                return broken("a pod that was given back is gone", format!("{} of {}", pod.name_any(), batch.name_any()));
+                return broken(
+                    "a pod that was given back is gone",
+                    format!("{} of {}", pod.name_any(), batch.name_any()),
+                );
             }
             _ => {}
         }
@@ -76,7 +79,8 @@ fn phase(batch: &BatchSandbox) -> Option<BatchPhase> {
 fn says(batch: &BatchSandbox) -> bool {
     let conditions = batch.status.iter().flat_map(|s| &s.conditions);
     conditions.into_iter().any(|c| {
-        c.status == ConditionStatus::True && ["PoolAllocationPending", "InvalidSpec", "PodFailed"].contains(&c.kind.as_str())
+        c.status == ConditionStatus::True
+            && ["PoolAllocationPending", "InvalidSpec", "PodFailed"].contains(&c.kind.as_str())
     })
 }
 
@@ -92,9 +96,10 @@ fn satisfied(view: &View, batch: &BatchSandbox) -> Result<(), Violation> {
     }
     let wanted = usize::try_from(batch.spec.replicas).unwrap_or(0);
     let releases = batch.spec.task_resource_policy_when_completed == "Release" && batch.spec.task_template.is_some();
+    let released = batch.annotations().contains_key(api_types::names::annotations::ALLOC_RELEASE);
     let Some(pool_name) = batch.spec.pool_ref.as_deref() else {
         let pods = view.pods_of(batch.metadata.uid.as_deref().unwrap_or_default()).count();
-        return if pods == wanted || releases {
+        return if pods == wanted || releases || released {
             Ok(())
         } else {
             broken("as many pods as replicas", format!("{name}: {pods} of {wanted}"))
@@ -107,7 +112,6 @@ fn satisfied(view: &View, batch: &BatchSandbox) -> Result<(), Violation> {
     if releases {
         return Ok(());
     }
-    let released = batch.annotations().contains_key(api_types::names::annotations::ALLOC_RELEASE);
     if held == wanted {
         let ready = usize::try_from(status.ready).unwrap_or(0);
         return if ready == wanted {
@@ -176,7 +180,10 @@ fn sized(view: &View, uid: &str, pool: &Pool) -> Result<(), Violation> {
     let seen = (pods.len(), idle);
     let said = (usize::try_from(status.total).unwrap_or(0), usize::try_from(status.available).unwrap_or(0));
     if seen != said {
-        return broken("a pool's status counts its pods", format!("{name}: (total, available) {seen:?}, status {said:?}"));
+        return broken(
+            "a pool's status counts its pods",
+            format!("{name}: (total, available) {seen:?}, status {said:?}"),
+        );
     }
     Ok(())
 }

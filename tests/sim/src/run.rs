@@ -41,6 +41,8 @@ pub struct Outcome {
     pub changes: usize,
     /// Pods that were given to a sandbox.
     pub claims: usize,
+    /// Writes that the first controller made.
+    pub writes: u64,
     /// Simulated time.
     pub lasted: Duration,
     /// The history, for people.
@@ -72,6 +74,7 @@ async fn play(story: &Story) -> Outcome {
             trace: String::new(),
             changes: 0,
             claims: 0,
+            writes: 0,
             lasted: Duration::ZERO,
             history: Vec::new(),
         },
@@ -135,6 +138,7 @@ impl World {
             trace: trace(&history),
             changes: history.len(),
             claims: self.guests.accepted().len(),
+            writes: self.processes.first().map_or(0, |p| p.peer().writes()),
             lasted: self.clock.elapsed(),
             history,
         }
@@ -216,7 +220,9 @@ impl World {
                 let node = self.node.clone();
                 tokio::spawn(async move { node.lose(Duration::from_secs(u64::from(seconds))).await });
             }
-            Act::Hang { nth, millis: ms } => self.node.nth(nth).into_iter().for_each(|p| self.guests.hang(p, millis(ms))),
+            Act::Hang { nth, millis: ms } => {
+                self.node.nth(nth).into_iter().for_each(|p| self.guests.hang(p, millis(ms)))
+            }
             Act::Refuse { nth } => self.node.nth(nth).into_iter().for_each(|pod| self.guests.refuse(pod)),
             Act::Write { controller, skip, fault } => self.peer(controller).arm(skip, fault),
             Act::Kill { controller } => self.peer(controller).kill(),

@@ -118,6 +118,37 @@ const LENGTH: u32 = 60_000;
 impl Story {
     /// The story of a seed.
     pub fn of(seed: u64) -> Self {
+        let (mut story, mut rng, pools, batches) = Self::users(seed);
+        let controllers = story.controllers;
+        // Some stories are calm, most are not.
+        let troubles = if rng.u8(..5) == 0 { 0 } else { rng.u32(1..=14) };
+        for _ in 0..troubles {
+            let at = if rng.bool() { rng.u32(..6_000) } else { rng.u32(..LENGTH) };
+            let act = trouble(&mut rng, pools, batches, controllers);
+            story.steps.push(Step { at, act });
+        }
+        story.steps.sort_by_key(|step| step.at);
+        story
+    }
+
+    /// The same users, and nothing that goes wrong.
+    pub fn calm(seed: u64) -> Self {
+        let (mut story, ..) = Self::users(seed);
+        story.controllers = 1;
+        story.steps.sort_by_key(|step| step.at);
+        story
+    }
+
+    /// The same, with one more step.
+    #[must_use]
+    pub fn with(&self, step: Step) -> Self {
+        let mut story = self.clone();
+        story.steps.push(step);
+        story.steps.sort_by_key(|step| step.at);
+        story
+    }
+
+    fn users(seed: u64) -> (Self, fastrand::Rng, u8, u16) {
         let mut rng = crate::surroundings::chance(seed, "story");
         let controllers = if rng.u8(..3) == 0 { 2 } else { 1 };
         let pools = rng.u8(1..=2);
@@ -147,15 +178,7 @@ impl Story {
             let expires = (rng.u8(..4) == 0).then(|| rng.u32(1..90));
             steps.push(Step { at, act: Act::CreateBatch { batch, pool, replicas, expires, work } });
         }
-        // Some stories are calm, most are not.
-        let troubles = if rng.u8(..5) == 0 { 0 } else { rng.u32(1..=14) };
-        for _ in 0..troubles {
-            let at = if rng.bool() { rng.u32(..6_000) } else { rng.u32(..LENGTH) };
-            let act = trouble(&mut rng, pools, batches, controllers);
-            steps.push(Step { at, act });
-        }
-        steps.sort_by_key(|step| step.at);
-        Self { seed, controllers, steps }
+        (Self { seed, controllers, steps }, rng, pools, batches)
     }
 }
 

@@ -68,7 +68,9 @@ impl SimIds {
 
     fn word(&self, letters: usize) -> String {
         let mut rng = self.0.lock();
-        (0..letters).map(|_| rng.choice(b"bcdfghjklmnpqrstvwxz2456789".iter()).map_or('b', |b| char::from(*b))).collect()
+        (0..letters)
+            .map(|_| rng.choice(b"bcdfghjklmnpqrstvwxz2456789".iter()).map_or('b', |b| char::from(*b)))
+            .collect()
     }
 }
 

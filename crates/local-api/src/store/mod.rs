@@ -8,7 +8,7 @@ mod labels;
 mod log;
 mod watch;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -189,7 +189,7 @@ pub struct State {
     start: u64,
     tables: HashMap<Table, Rows>,
     by_uid: HashMap<String, Key>,
-    by_owner: HashMap<String, HashSet<Key>>,
+    by_owner: HashMap<String, BTreeSet<Key>>,
     log: Option<log::Log>,
     limits: Limits,
 }
