@@ -95,8 +95,9 @@ pub async fn run(globals: &Globals, verb: Verb) -> Result<ExitCode> {
         Verb::Create { name, template, sizes } => {
             let text =
                 std::fs::read_to_string(&template).with_context(|| format!("{} cannot be read", template.display()))?;
-            let template =
-                serde_saphyr::from_str(&text).with_context(|| format!("{} is no pod template", template.display()))?;
+            let template: serde_json::Value = serde_saphyr::from_str(&text)
+                .map_err(|error| anyhow::anyhow!("{error}"))
+                .with_context(|| format!("{} is no pod template", template.display()))?;
             let request = CreatePoolRequest { name, template, capacity_spec: sizes.over(NEW) };
             show(printer, &client.pools().create(&request).await?.into())?;
         }

@@ -95,7 +95,7 @@ impl Watching {
                 None => {}
             }
             if self.answer.is_none() {
-                match self.open().await {
+                match open(&self.client, &self.id, self.parser.id.clone()).await {
                     Ok(answer) => self.answer = Some(answer),
                     // It ended while nobody listened.
                     Err(error) if error.is_not_found() && self.parser.id.is_some() => return Ok(None),
@@ -127,17 +127,17 @@ impl Watching {
             tokio::time::sleep(PAUSE).await;
         }
     }
+}
 
-    async fn open(&self) -> Result<Answer> {
-        let call = Call { streaming: true, ..self.client.call("watch sandbox", Retry::Idempotent) };
-        let path = format!("/sandboxes/{}/events", segment(&self.id));
-        let last = self.parser.id.clone();
-        let request = move |request: reqwest::RequestBuilder| match &last {
-            Some(last) => request.header("last-event-id", last),
-            None => request,
-        };
-        self.client.send(call, Method::GET, &path, request).await
-    }
+/// Opens the stream, after the event of this id when there is one.
+async fn open(client: &Client, id: &str, last: Option<String>) -> Result<Answer> {
+    let call = Call { streaming: true, ..client.call("watch sandbox", Retry::Idempotent) };
+    let path = format!("/sandboxes/{}/events", segment(id));
+    let request = move |request: reqwest::RequestBuilder| match &last {
+        Some(last) => request.header("last-event-id", last),
+        None => request,
+    };
+    client.send(call, Method::GET, &path, request).await
 }
 
 impl Client {

@@ -1,6 +1,10 @@
 //! `osb sandbox create`.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -68,21 +72,21 @@ struct Created<'a> {
 }
 
 /// The request of the file, with image and pool of the options.
-fn from_file(client: &Client, options: &Options) -> Result<SandboxBuilder> {
-    let Some(path) = &options.file else { bail!("no file is given") };
+fn from_file(client: &Client, path: &Path, image: Option<&str>, pool: Option<&str>) -> Result<SandboxBuilder> {
     let text = if path.as_os_str() == "-" {
         std::io::read_to_string(std::io::stdin()).context("standard input cannot be read")?
     } else {
         std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?
     };
     // JSON is YAML as well.
-    let mut request: CreateSandboxRequest =
-        serde_saphyr::from_str(&text).with_context(|| format!("{} is no create request", path.display()))?;
-    if let Some(uri) = &options.image {
-        request.image = Some(ImageSpec { uri: uri.clone(), auth: None });
+    let mut request: CreateSandboxRequest = serde_saphyr::from_str(&text)
+        .map_err(|error| anyhow::anyhow!("{error}"))
+        .with_context(|| format!("{} is no create request", path.display()))?;
+    if let Some(uri) = image {
+        request.image = Some(ImageSpec { uri: uri.to_owned(), auth: None });
     }
     let builder = SandboxBuilder::from_request(request).client(client);
-    Ok(match &options.pool {
+    Ok(match pool {
         Some(pool) => builder.pool(pool),
         None => builder,
     })
@@ -90,14 +94,18 @@ fn from_file(client: &Client, options: &Options) -> Result<SandboxBuilder> {
 
 /// Runs it.
 pub async fn run(client: &Client, defaults: &FileDefaults, printer: Printer, options: Options) -> Result<ExitCode> {
+    let of_file = match &options.file {
+        Some(path) => Some(from_file(client, path, options.image.as_deref(), options.pool.as_deref())?),
+        None => None,
+    };
     let pooled = options.pool.is_some() || options.extension.iter().any(|(key, _)| key == "poolRef");
     let image = options.image.or_else(|| defaults.image.clone().filter(|_| !pooled));
-    let mut builder = match (image, &options.pool) {
-        _ if options.file.is_some() => from_file(client, &options)?,
-        (Some(image), Some(pool)) => client.sandbox(image).pool(pool),
-        (Some(image), None) => client.sandbox(image),
-        (None, Some(pool)) => Sandbox::from_pool(pool).client(client),
-        (None, None) => match options.extension.iter().find(|(key, _)| key == "poolRef") {
+    let mut builder = match (of_file, image, &options.pool) {
+        (Some(builder), ..) => builder,
+        (None, Some(image), Some(pool)) => client.sandbox(image).pool(pool),
+        (None, Some(image), None) => client.sandbox(image),
+        (None, None, Some(pool)) => Sandbox::from_pool(pool).client(client),
+        (None, None, None) => match options.extension.iter().find(|(key, _)| key == "poolRef") {
             Some((_, pool)) => Sandbox::from_pool(pool).client(client),
             None => bail!("there is neither an image nor a pool; give --pool NAME or --image IMAGE"),
         },
