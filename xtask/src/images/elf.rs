@@ -64,3 +64,31 @@ pub fn target_arch(triple: &str) -> Result<Arch> {
         ),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_program_loses_its_symbols_and_still_runs() {
+        let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let stripped = strip(&program).unwrap();
+        assert!(is_stripped(&stripped).unwrap());
+        assert!(stripped.len() < program.len());
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("program");
+        std::fs::write(&path, stripped).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let output = std::process::Command::new(path).args(["--list", "no such test"]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    #[test]
+    fn a_program_for_another_processor_is_refused() {
+        let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let here = target_arch(std::env::consts::ARCH).unwrap();
+        check(&program, &here).unwrap();
+        assert!(check(&program, &Arch::s390x).unwrap_err().to_string().contains("s390x"));
+        assert!(check(b"#!/bin/sh", &here).is_err());
+    }
+}

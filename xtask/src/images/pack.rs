@@ -145,4 +145,25 @@ mod tests {
         let roots = pem::parse_many(ca_certificates()).unwrap();
         assert!(roots.len() > 100, "{} roots", roots.len());
     }
+
+    #[test]
+    fn an_archive_can_be_the_base_of_an_image() {
+        let recipes = recipe::read_all(&crate::cargo::root().join("images"), &[]).unwrap();
+        let execd = recipes.iter().find(|recipe| recipe.name == "execd").unwrap();
+        let mut ground = ground("2026-01-01T00:00:00Z");
+        let below = ground.pack(execd, vec!["opensandbox/execd:1".parse().unwrap()]).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("below.tar");
+        crate::images::archive::write(&below, &path).unwrap();
+
+        let base = Base::from_archive(&path, &Arch::Amd64).unwrap();
+        assert_eq!(base.digest, below.manifest.digest());
+        assert!(Base::from_archive(&path, &Arch::ARM64).is_err_and(|error| error.to_string().contains("linux/arm64")));
+        ground.shell = Some(Shell::Base(Box::new(base)));
+        let image = ground.pack(execd, Vec::new()).unwrap();
+        assert_eq!(image.layers.len(), below.layers.len() + 1);
+        let config: oci_spec::image::ImageConfiguration = serde_json::from_slice(&image.config.bytes).unwrap();
+        assert_eq!(config.rootfs().diff_ids().len(), image.layers.len());
+        assert_eq!(config.history().as_ref().unwrap().len(), image.layers.len());
+    }
 }
