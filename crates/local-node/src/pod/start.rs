@@ -318,7 +318,7 @@ fn request(
         message_from_log: container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError"),
         tty: container.tty == Some(true),
         stdin: container.stdin == Some(true),
-        seccomp: spec::seccomp(pod, container).map_err(|error| config(&error))?,
+        seccomp: spec::seccomp(pod, container).map_err(|error| Trouble::new("CreateContainerError", error))?,
         tmpfs: volumes
             .tmpfs
             .iter()
