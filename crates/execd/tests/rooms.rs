@@ -200,3 +200,19 @@ async fn many_calls_through_the_proxy_leave_no_descriptor() {
     }
     assert!(descriptors() <= before + 2, "{} descriptors, {before} before", descriptors());
 }
+
+#[tokio::test]
+async fn a_client_hears_why_its_upload_was_refused_while_it_sends() {
+    let execd = Execd::open();
+    std::fs::create_dir(execd.path("d")).unwrap();
+    for _ in 0..10 {
+        let metadata = json!({"path": execd.path("d")}).to_string();
+        let pieces = (0..64).map(|_| Ok::<_, std::io::Error>(vec![1u8; 256 << 10]));
+        let body = reqwest::Body::wrap_stream(futures::stream::iter(pieces));
+        let form = reqwest::multipart::Form::new()
+            .part("metadata", reqwest::multipart::Part::text(metadata).file_name("metadata"))
+            .part("file", reqwest::multipart::Part::stream(body).file_name("x"));
+        let answer = execd.client.post(execd.url("/files/upload")).multipart(form).send().await.unwrap();
+        assert_eq!(code(answer).await, (500, "RUNTIME_ERROR".into()));
+    }
+}

@@ -1,10 +1,13 @@
 //! What handlers need of a request: bounded JSON bodies, form-encoded queries, a request id.
 
-use axum::body::Body;
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream};
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
+use futures::StreamExt;
 use http::{HeaderName, HeaderValue, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use percent_encoding::percent_decode;
@@ -16,6 +19,9 @@ use super::ApiError;
 
 /// Largest JSON body.
 pub const JSON_LIMIT: usize = 4 << 20;
+
+/// Bytes that are read of a refused body, and for how long.
+const LINGER: (usize, Duration) = (64 << 20, Duration::from_secs(5));
 
 /// The whole body, within a bound.
 ///
@@ -29,6 +35,21 @@ pub async fn bytes(body: Body) -> Result<Bytes, ApiError> {
         }
         Err(error) => Err(ApiError::invalid(format!("the body could not be read: {error}"))),
     }
+}
+
+/// Reads what a client still sends after it was refused, within a bound: it hears the answer then, and not
+/// that the connection broke.
+pub async fn linger(mut rest: BodyDataStream) {
+    let mut count = 0;
+    let read = async {
+        while let Some(Ok(bytes)) = rest.next().await {
+            count += bytes.len();
+            if count > LINGER.0 {
+                return;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER.1, read).await;
 }
 
 /// A JSON body.

@@ -9,6 +9,7 @@ use axum::extract::State;
 use http::{HeaderMap, StatusCode, header};
 use multer::{Constraints, Field, Multipart, SizeLimit};
 
+use super::super::request::linger;
 use super::super::{ApiError, App, Shared};
 use super::{Who, blocking, resolve};
 use crate::files::atomic::Replacement;
@@ -34,8 +35,17 @@ pub async fn upload(
     let boundary = multer::parse_boundary(kind)
         .map_err(|e| ApiError::new(ErrorCode::InvalidFile, format!("not a multipart form: {e}")))?;
     let limits = SizeLimit::new().for_field("metadata", METADATA_LIMIT);
-    let mut form =
-        Multipart::with_constraints(body.into_data_stream(), boundary, Constraints::new().size_limit(limits));
+    let mut stream = body.into_data_stream();
+    let form = Multipart::with_constraints(&mut stream, boundary, Constraints::new().size_limit(limits));
+    let taken = take(&app, &who, form).await;
+    if taken.is_err() {
+        // A client that is still sending would not hear why.
+        linger(stream).await;
+    }
+    taken
+}
+
+async fn take(app: &App, who: &Who, mut form: Multipart<'_>) -> Result<StatusCode, ApiError> {
     let mut waiting: VecDeque<UploadMetadata> = VecDeque::new();
     let mut files = 0usize;
     while let Some(field) = form.next_field().await.map_err(broken)? {
@@ -54,7 +64,7 @@ pub async fn upload(
                         "a file part has no metadata part before it",
                     ));
                 };
-                store(&app, &who, metadata, field).await?;
+                store(app, who, metadata, field).await?;
                 files += 1;
             }
             // Other parts mean nothing here; their bytes pass by.

@@ -1,0 +1,123 @@
+//! The published SDKs against the real execd, unchanged; and the size of its binary.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test that fails should say where")]
+
+#[path = "../suite/venv.rs"]
+mod venv;
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The npm package, in the version that is tested.
+const NPM: &str = "@alibaba-group/opensandbox@0.1.11";
+/// Bytes of the stripped release binary that are aimed at; a tenth more is too much.
+const SIZE: u64 = 8 << 20;
+
+struct Execd {
+    child: Child,
+    address: String,
+    dir: tempfile::TempDir,
+}
+
+impl Drop for Execd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Execd {
+    fn start() -> Self {
+        let binary = e2e::platform::binaries().expect("the platform's binaries").join("execd");
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new(binary);
+        command.arg(format!("--port={port}")).current_dir(dir.path()).stdin(Stdio::null()).stderr(Stdio::null());
+        for name in ["OPENSANDBOX_DAEMON_KEY", "OPENSANDBOX_POD_UID", "EXECD_ACCESS_TOKEN"] {
+            command.env_remove(name);
+        }
+        command.env("OPENSANDBOX_STATE_DIR", dir.path().join("state")).env("EXECD_ENVS", dir.path().join("envs"));
+        let child = command.spawn().unwrap();
+        let until = Instant::now() + Duration::from_secs(30);
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < until, "execd does not come up");
+            std::thread::yield_now();
+        }
+        Self { child, address: format!("127.0.0.1:{port}"), dir }
+    }
+
+    /// Its address as it is, and through its own proxy, each with a directory that others may enter.
+    fn ways(&self) -> Vec<(String, PathBuf)> {
+        let open = |path: &Path| {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(path, mode).unwrap();
+        };
+        open(self.dir.path());
+        let port = self.address.rsplit(':').next().unwrap();
+        let both = [("direct", self.address.clone()), ("proxied", format!("{}/proxy/{port}", self.address))];
+        let made = both.map(|(name, address)| {
+            let dir = self.dir.path().join(name);
+            std::fs::create_dir(&dir).unwrap();
+            open(&dir);
+            (address, dir)
+        });
+        made.into()
+    }
+}
+
+fn passes(mut command: Command) {
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    print!("{text}");
+}
+
+#[test]
+fn the_python_sdk_unchanged() {
+    let python = match venv::python() {
+        Ok(python) => python,
+        Err(error) => {
+            println!("skipped: the Python SDK cannot be had: {error:#}");
+            return;
+        }
+    };
+    let execd = Execd::start();
+    for (address, dir) in execd.ways() {
+        let mut command = Command::new(&python);
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/execd/python.py")).arg(address).arg(dir);
+        passes(command);
+    }
+}
+
+#[test]
+fn the_npm_sdk_unchanged() {
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("npm-opensandbox-0.1.11");
+    std::fs::create_dir_all(&home).unwrap();
+    if !home.join("node_modules").exists() {
+        let installed = Command::new("npm").args(["install", "--silent", "--prefix"]).arg(&home).arg(NPM).status();
+        if !installed.is_ok_and(|status| status.success()) {
+            println!("skipped: npm or the package {NPM} cannot be had");
+            return;
+        }
+    }
+    // Beside its packages, where node looks for them.
+    let script = home.join("javascript.mjs");
+    std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/execd/javascript.mjs"), &script).unwrap();
+    let execd = Execd::start();
+    for (address, dir) in execd.ways() {
+        let mut command = Command::new("node");
+        command.arg(&script).arg(address).arg(dir);
+        passes(command);
+    }
+}
+
+#[test]
+fn the_release_binary_is_small() {
+    let release = e2e::platform::binaries().expect("the platform's binaries").with_file_name("release").join("execd");
+    let Ok(meta) = std::fs::metadata(&release) else {
+        println!("skipped: no release binary at {}", release.display());
+        return;
+    };
+    assert!(meta.len() <= SIZE / 10 * 11, "{} bytes are more than 110 % of {SIZE}", meta.len());
+}
