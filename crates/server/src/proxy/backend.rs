@@ -1,13 +1,17 @@
-//! Connections to sandboxes: pooled, with a deadline for each step.
+//! Connections to sandboxes, with a deadline for each step.
+//!
+//! A connection at rest may be closed by its other end at the very moment it is used again. What can be asked twice goes
+//! over pooled connections and is asked again then; anything else, such as a command, gets a connection of its own.
 
 use std::time::Duration;
 
 use api_types::ErrorCode;
 use axum::body::Body;
-use http::{Request, Response};
+use http::{Method, Request, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::config::Limits;
@@ -20,7 +24,8 @@ const AT_REST: usize = 8;
 
 /// The client that all proxied requests share.
 pub struct Backend {
-    client: Client<HttpConnector, Body>,
+    pooled: Client<HttpConnector, Body>,
+    fresh: Client<HttpConnector, Body>,
     head: Duration,
 }
 
@@ -32,18 +37,32 @@ impl Backend {
         connector.set_nodelay(true);
         // A peer that vanished is noticed even when nobody writes.
         connector.set_keepalive(Some(Duration::from_secs(30)));
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(KEEP)
-            .pool_max_idle_per_host(AT_REST)
-            .build(connector);
-        Self { client, head: limits.proxy_head }
+        let client = |at_rest| {
+            Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(KEEP)
+                .pool_max_idle_per_host(at_rest)
+                .build(connector.clone())
+        };
+        Self { pooled: client(AT_REST), fresh: client(0), head: limits.proxy_head }
+    }
+
+    /// Asks over a pooled connection where that can be asked twice, else over a new one.
+    async fn request(&self, request: Request<Body>) -> Result<Response<Incoming>, Error> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) || !request.body().is_end_stream() {
+            return self.fresh.request(request).await;
+        }
+        let (parts, _) = request.into_parts();
+        match self.pooled.request(Request::from_parts(parts.clone(), Body::empty())).await {
+            Err(error) if !error.is_connect() => self.fresh.request(Request::from_parts(parts, Body::empty())).await,
+            done => done,
+        }
     }
 
     /// Sends a request and waits for the head of its answer.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, ApiError> {
         let port = request.uri().port_u16().unwrap_or_default();
-        match tokio::time::timeout(self.head, self.client.request(request)).await {
+        match tokio::time::timeout(self.head, self.request(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) if error.is_connect() => Err(ApiError::new(
                 ErrorCode::BackendConnectionFailed,
