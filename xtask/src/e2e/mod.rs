@@ -19,6 +19,8 @@ use kubectl::Kubectl;
 use release::Release;
 use setting::Setting;
 
+/// The environment variable that names the file which says where the platform is.
+pub const SETTING: &str = "OPENSANDBOX_E2E_CLUSTER";
 /// A tag under which images are loaded once more, to upgrade to.
 const NEXT_TAG: &str = "e2e-next";
 
@@ -42,9 +44,9 @@ enum Profile {
     Release,
 }
 
-/// What the suite may be told.
+/// On which cluster the platform is put, and how.
 #[derive(Args)]
-pub struct Options {
+pub struct Place {
     /// Where it runs.
     #[arg(long, value_enum, default_value = "kind")]
     on: On,
@@ -81,6 +83,13 @@ pub struct Options {
     /// Directory for what tells of failures [default: `e2e` in cargo's target directory].
     #[arg(long, value_name = "DIR")]
     evidence: Option<PathBuf>,
+}
+
+/// What the suite may be told.
+#[derive(Args)]
+pub struct Options {
+    #[command(flatten)]
+    place: Place,
     /// Run only the cases whose name contains this.
     filter: Option<String>,
     /// More arguments for the suite, such as `--skip NAME`.
@@ -90,9 +99,25 @@ pub struct Options {
 
 /// Builds, loads, installs, runs the suite, and leaves nothing behind.
 pub fn run(options: &Options) -> Result<()> {
-    match options.on {
+    match options.place.on {
         On::Embedded => cargo::run(&mut suite(options, None)),
-        On::Kind => on_kind(options),
+        _ => installed(&options.place, &|installed| cargo::run(&mut suite(options, Some(installed.setting)))),
+    }
+}
+
+/// A platform on a cluster.
+pub struct Installed<'a> {
+    /// The file that says where it is; the variable [`SETTING`] leads to it.
+    pub setting: &'a Path,
+    /// Since when it is being installed.
+    pub begun: std::time::SystemTime,
+}
+
+/// Builds, loads, installs, does the job, and leaves nothing behind.
+pub fn installed(options: &Place, job: &dyn Fn(&Installed<'_>) -> Result<()>) -> Result<()> {
+    match options.on {
+        On::Embedded => bail!("this is done on a cluster: --on kind, or --on kubeconfig"),
+        On::Kind => on_kind(options, job),
         On::Kubeconfig => {
             tool::need(&["kubectl", "helm"])?;
             let work = Work::new()?;
@@ -100,12 +125,12 @@ pub fn run(options: &Options) -> Result<()> {
             if !options.no_images && !options.load.is_empty() {
                 make_images(options, &options.load)?;
             }
-            on_cluster(options, &work, &kubectl, None)
+            on_cluster(options, &work, &kubectl, None, job)
         }
     }
 }
 
-fn on_kind(options: &Options) -> Result<()> {
+fn on_kind(options: &Place, job: &dyn Fn(&Installed<'_>) -> Result<()>) -> Result<()> {
     tool::need(&["kind", "docker", "kubectl", "helm"])?;
     let work = Work::new()?;
     let cluster = kind::Cluster::find_or_make(&options.cluster, options.kind_config.as_deref(), work.path())?;
@@ -117,7 +142,7 @@ fn on_kind(options: &Options) -> Result<()> {
         if !options.no_images {
             make_images(options, &[format!("kind:{}", cluster.name())])?;
         }
-        on_cluster(options, &work, &kubectl, Some(&cluster))
+        on_cluster(options, &work, &kubectl, Some(&cluster), job)
     })();
     if !cluster.is_ours() || options.keep {
         return outcome;
@@ -126,7 +151,13 @@ fn on_kind(options: &Options) -> Result<()> {
     outcome.and(deleted)
 }
 
-fn on_cluster(options: &Options, work: &Work, kubectl: &Kubectl, kind: Option<&kind::Cluster>) -> Result<()> {
+fn on_cluster(
+    options: &Place,
+    work: &Work,
+    kubectl: &Kubectl,
+    kind: Option<&kind::Cluster>,
+    job: &dyn Fn(&Installed<'_>) -> Result<()>,
+) -> Result<()> {
     let evidence = match &options.evidence {
         Some(directory) => std::path::absolute(directory)?,
         None => target_dir()?.join("e2e"),
@@ -134,9 +165,9 @@ fn on_cluster(options: &Options, work: &Work, kubectl: &Kubectl, kind: Option<&k
     let release = Release::new(kubectl, work.path(), &options.values)?;
     let has_next = !options.no_images && (kind.is_some() || !options.load.is_empty());
     let outcome = (|| {
-        let begun = std::time::Instant::now();
+        let begun = std::time::SystemTime::now();
         release.install()?;
-        eprintln!("installed in {:.1} s", begun.elapsed().as_secs_f64());
+        eprintln!("installed in {:.1} s", begun.elapsed().unwrap_or_default().as_secs_f64());
         let setting = Setting {
             kubeconfig: kubectl.kubeconfig(),
             release: release::NAME,
@@ -155,7 +186,7 @@ fn on_cluster(options: &Options, work: &Work, kubectl: &Kubectl, kind: Option<&k
         };
         let file = work.path().join("cluster.json");
         std::fs::write(&file, serde_json::to_vec_pretty(&setting)?).context("cannot write the suite's setting")?;
-        cargo::run(&mut suite(options, Some(&file)))
+        job(&Installed { setting: &file, begun })
     })();
     if outcome.is_err() {
         let directory = evidence.join("cluster");
@@ -180,14 +211,14 @@ fn suite(options: &Options, setting: Option<&Path>) -> std::process::Command {
     let mut command = cargo::cargo(&["test", "--quiet", "--package", "e2e", "--test", "suite", "--"]);
     command.args(&options.filter).args(&options.more);
     match setting {
-        Some(path) => command.env("OPENSANDBOX_E2E_CLUSTER", path),
-        None => command.env_remove("OPENSANDBOX_E2E_CLUSTER"),
+        Some(path) => command.env(SETTING, path),
+        None => command.env_remove(SETTING),
     };
     command
 }
 
 /// Makes and loads the images, under the names that the example's pool has for them, too.
-fn make_images(options: &Options, targets: &[String]) -> Result<()> {
+fn make_images(options: &Place, targets: &[String]) -> Result<()> {
     #[derive(Parser)]
     struct Images {
         #[command(flatten)]

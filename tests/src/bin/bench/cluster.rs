@@ -1,14 +1,15 @@
 //! A platform on a cluster: what its users wait for, what it writes, and what it weighs.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use api_types::crd::Pool;
 use clap::Args;
 use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
-use e2e::platform::until;
+use e2e::ground::{Cluster, Setting};
+use e2e::watch::until;
 use futures::future::{join_all, try_join_all};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
@@ -24,30 +25,18 @@ const POOL: &str = "bench";
 /// Where the platform is, and how much is asked of it.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// `HOST:PORT` of the lifecycle server.
-    #[arg(long, env = "OPEN_SANDBOX_DOMAIN")]
-    domain: String,
-    /// Key of the lifecycle server.
-    #[arg(long, env = "OPEN_SANDBOX_API_KEY", hide_env_values = true)]
-    api_key: String,
-    /// Namespace of sandboxes and pools.
-    #[arg(long, default_value = "default")]
-    namespace: String,
-    /// Namespace of the platform's own pods.
-    #[arg(long, default_value = "opensandbox-system")]
-    platform_namespace: String,
+    /// Where the platform is, as `cargo xtask bench cluster` writes it down.
+    #[arg(long, env = e2e::ground::SETTING)]
+    setting: PathBuf,
+    /// When `helm install` began, in milliseconds since 1970.
+    #[arg(long)]
+    begun: Option<i64>,
     /// Sandboxes created for each figure.
     #[arg(long, default_value_t = 100)]
     runs: usize,
     /// Pods of the pool, and so the most sandboxes at once.
     #[arg(long, default_value_t = 20)]
     pods: usize,
-    /// The API server's audit log, to count writes in.
-    #[arg(long)]
-    audit_log: Option<PathBuf>,
-    /// Seconds from `helm install` to the first sandbox, measured by who installed.
-    #[arg(long)]
-    installed_in: Option<f64>,
 }
 
 /// Measures and prints.
@@ -57,26 +46,38 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 async fn measure(options: &Options) -> Result<()> {
-    let kube = kube::Client::try_default().await.context("no cluster; set KUBECONFIG")?;
-    let client = Client::new(ConnectionConfig::new(&options.domain).api_key(&options.api_key))?;
-    let bench = Bench { pools: Api::namespaced(kube.clone(), &options.namespace), client, pods: options.pods };
+    let cluster = Cluster::reach(Setting::read(&options.setting)?).await?;
+    let kube = cluster.client();
+    let client = Client::new(ConnectionConfig::new(cluster.domain()).api_key(cluster.api_key()))?;
+    let bench = Bench { pools: Api::namespaced(kube.clone(), &cluster.setting().namespace), client, pods: options.pods };
     println!("{}, Kubernetes {}\n", machine(), kube.apiserver_version().await?.git_version);
 
     bench.make_pool().await?;
-    let from = jiff::Timestamp::now();
-    let outcome = bench.figures(options.runs).await;
-    let to = jiff::Timestamp::now();
+    let outcome = bench.all(options).await;
+    // The pods of a live pool, as long as there are some.
+    let weights = weights(&kube, &cluster.setting().platform_namespace).await;
     bench.remove_pool().await?;
-    let (figures, sandboxes) = outcome?;
-    if let Some(seconds) = options.installed_in {
-        println!("helm install to first sandbox: {seconds:.1} s\n");
-    }
+    let (figures, window) = outcome?;
     println!("{}\n", table(&figures));
-    if let Some(log) = &options.audit_log {
-        println!("{}\n", writes(log, from, to, sandboxes)?);
+    match audit_log(&cluster)? {
+        Some(log) => println!("{}\n", writes(&log, &window)?),
+        None => println!("writes are not counted: the API server writes no audit log\n"),
     }
-    println!("{}", weights(&kube, &options.platform_namespace).await?);
+    println!("{}", weights?);
     Ok(())
+}
+
+/// The audit log, where there is one that can be read.
+fn audit_log(cluster: &Cluster) -> Result<Option<String>> {
+    let (Some(path), Ok(nodes)) = (&cluster.setting().audit_log, cluster.nodes()) else { return Ok(None) };
+    nodes.shell(&nodes.control_plane()?, &format!("cat {path}")).map(Some)
+}
+
+/// When how many sandboxes were made and thrown away.
+struct Window {
+    from: jiff::Timestamp,
+    to: jiff::Timestamp,
+    sandboxes: usize,
 }
 
 /// A pool of a fixed size and who takes from it.
@@ -108,6 +109,18 @@ impl Bench {
         let full = |p: &Pool| p.status.as_ref().is_some_and(|s| s.available >= pods && s.allocated == 0);
         until(self.pools.clone(), POOL, "full", full).await?;
         Ok(())
+    }
+
+    async fn all(&self, options: &Options) -> Result<(Vec<Figure>, Window)> {
+        self.full().await?;
+        if let Some(begun) = options.begun {
+            self.one(0).await?.sandbox.kill().await?;
+            let took = jiff::Timestamp::now().duration_since(jiff::Timestamp::from_millisecond(begun)?);
+            println!("helm install, a pool of {}, first sandbox and its end: {:.1} s\n", self.pods, took.as_secs_f64());
+        }
+        let from = jiff::Timestamp::now();
+        let (figures, sandboxes) = self.figures(options.runs).await?;
+        Ok((figures, Window { from, to: jiff::Timestamp::now(), sandboxes }))
     }
 
     /// Every figure, and how many sandboxes were made for them.
@@ -204,9 +217,8 @@ struct Run {
 }
 
 /// What each of our accounts wrote for a sandbox, from create to the pod that replaces its own.
-fn writes(log: &Path, from: jiff::Timestamp, to: jiff::Timestamp, sandboxes: usize) -> Result<Table> {
-    let file = std::fs::File::open(log).with_context(|| format!("cannot open {}", log.display()))?;
-    let counts = audit::writes(std::io::BufReader::new(file), from, to)?;
+fn writes(log: &str, window: &Window) -> Result<Table> {
+    let counts = audit::writes(log.as_bytes(), window.from, window.to)?;
     let mut rows = Table::new();
     rows.load_style(UTF8_BORDERS_ONLY).set_header(["account", "verb", "resource", "writes", "per sandbox"]);
     for (write, count) in counts {
@@ -215,7 +227,7 @@ fn writes(log: &Path, from: jiff::Timestamp, to: jiff::Timestamp, sandboxes: usi
             write.verb,
             write.resource,
             count.to_string(),
-            format!("{:.2}", count as f64 / sandboxes as f64),
+            format!("{:.2}", count as f64 / window.sandboxes as f64),
         ]);
     }
     Ok(rows)
