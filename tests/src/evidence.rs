@@ -34,8 +34,17 @@ pub fn gather(kubectl: impl Fn() -> Command, namespaces: &[&str], directory: &Pa
         for name in names.lines().take(40) {
             let pod = name.trim_start_matches("pod/");
             for (previous, ending) in [("--previous=false", "log"), ("--previous=true", "previous.log")] {
-                let logs =
-                    ["logs", pod, "--all-containers", "--prefix", "--timestamps", "--tail=20000", previous, "-n", namespace];
+                let logs = [
+                    "logs",
+                    pod,
+                    "--all-containers",
+                    "--prefix",
+                    "--timestamps",
+                    "--tail=20000",
+                    previous,
+                    "-n",
+                    namespace,
+                ];
                 let said = says(kubectl().args(logs), "")?;
                 if said.status.success() && !said.out.is_empty() {
                     std::fs::write(directory.join(format!("{namespace}.{pod}.{ending}")), said.out)?;
@@ -48,5 +57,6 @@ pub fn gather(kubectl: impl Fn() -> Command, namespaces: &[&str], directory: &Pa
 
 fn keep(command: &mut Command, file: &Path) -> Result<()> {
     let said = says(command, "")?;
-    std::fs::write(file, format!("{}{}", said.out, said.err)).with_context(|| format!("cannot write {}", file.display()))
+    std::fs::write(file, format!("{}{}", said.out, said.err))
+        .with_context(|| format!("cannot write {}", file.display()))
 }

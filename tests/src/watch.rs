@@ -72,7 +72,11 @@ where
                 Ok(watcher::Event::InitDone) => listed = true,
                 Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => {
                     let name = object.meta().name.clone().unwrap_or_default();
-                    if counts(&object) { left.insert(name) } else { left.remove(&name) };
+                    if counts(&object) {
+                        left.insert(name)
+                    } else {
+                        left.remove(&name)
+                    };
                 }
                 Ok(watcher::Event::Delete(object)) => {
                     left.remove(object.meta().name.as_deref().unwrap_or_default());

@@ -23,7 +23,8 @@ impl Nodes {
     pub fn of_role(&self, role: &str) -> Result<Vec<String>> {
         let cluster = format!("label=io.x-k8s.kind.cluster={}", self.cluster);
         let role = format!("label=io.x-k8s.kind.role={role}");
-        let names = docker(&["ps", "--all", "--filter", &cluster, "--filter", &role, "--format", "{{.Names}}"])?.ok()?;
+        let names =
+            docker(&["ps", "--all", "--filter", &cluster, "--filter", &role, "--format", "{{.Names}}"])?.ok()?;
         Ok(names.lines().map(str::to_owned).collect())
     }
 

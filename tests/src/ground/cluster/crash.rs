@@ -28,8 +28,12 @@ impl Cluster {
         let namespace = &self.setting().platform_namespace;
         let pods: Api<Pod> = Api::namespaced(self.client(), namespace);
         let label = format!("app.kubernetes.io/component={}", component.label());
-        let running: Vec<Pod> =
-            pods.list(&ListParams::default().labels(&label)).await?.into_iter().filter(|p| container(p).is_some()).collect();
+        let running: Vec<Pod> = pods
+            .list(&ListParams::default().labels(&label))
+            .await?
+            .into_iter()
+            .filter(|p| container(p).is_some())
+            .collect();
         let leader = match component {
             Component::Controller => self.leader().await?,
             Component::Server => None,

@@ -21,8 +21,9 @@ use crate::{pools, venv};
 const AGENTS: usize = 20;
 
 pub async fn agents_held_at_once_have_a_pod_and_an_environment_each(ground: &Ground) -> Result<()> {
-    let manifest = pools::seed_like("many", (10, 20), (10, 50))?;
-    pools::warm(ground, &manifest, "many", 10).await?;
+    // All of them at once, and a kubelet starts a few pods a second: the buffer holds enough.
+    let manifest = pools::seed_like("many", (AGENTS as i32, 30), (10, 50))?;
+    pools::warm(ground, &manifest, "many", AGENTS as i32).await?;
 
     let names: Vec<_> = (0..AGENTS).map(|n| format!("agent-{n}")).collect();
     let sandboxes = try_join_all(names.iter().map(|name| try_create(ground, "many", name))).await?;

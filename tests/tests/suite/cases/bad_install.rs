@@ -129,8 +129,7 @@ struct Scratch<'a> {
 impl<'a> Scratch<'a> {
     fn new(ground: &'a Ground, labels: serde_json::Value) -> Result<Self> {
         let name = format!("e2e-{}", std::process::id());
-        let namespace =
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
         ground.kubectl_ok(&["apply", "-f", "-"], &namespace.to_string())?;
         Ok(Self { ground, name })
     }

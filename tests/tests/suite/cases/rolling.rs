@@ -33,8 +33,11 @@ pub async fn agents_notice_neither_an_upgrade_nor_a_rollback(ground: &Ground) ->
     let held = try_join_all((0..4).map(|n| hold(&connection, n))).await?;
     let agents = Agents::start(&connection, &held);
     let chart = next_chart(&cluster.setting().chart)?;
-    let images =
-        [format!("controller.image.tag={tag}"), format!("server.image.tag={tag}"), "server.podAnnotations.e2e=next".into()];
+    let images = [
+        format!("controller.image.tag={tag}"),
+        format!("server.image.tag={tag}"),
+        "server.podAnnotations.e2e=next".into(),
+    ];
     let sets: Vec<&str> = images.iter().flat_map(|image| ["--set", image]).collect();
 
     let before = revision(cluster)?;
@@ -49,12 +52,12 @@ pub async fn agents_notice_neither_an_upgrade_nor_a_rollback(ground: &Ground) ->
     agents.work(4).await?;
     let report = agents.stop().await;
 
+    println!("{} creates, {} commands, {} streams", report.creates, report.commands, report.streams);
+    ensure!(report.noticed.is_empty(), "agents have noticed: {:#?}", report.noticed);
     for (n, one) in held.iter().enumerate() {
         let now = output(&one.sandbox, "cat /tmp/held; hostname").await.with_context(|| format!("held sandbox {n}"))?;
         ensure!(now == one.said, "held sandbox {n} said {:?} and now says {now:?}", one.said);
     }
-    println!("{} creates, {} commands, {} streams", report.creates, report.commands, report.streams);
-    ensure!(report.noticed.is_empty(), "agents have noticed: {:#?}", report.noticed);
     Ok(())
 }
 

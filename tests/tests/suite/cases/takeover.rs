@@ -8,7 +8,9 @@ use api_types::crd::{BatchSandbox, Pool};
 use e2e::ground::{Cluster, Ground};
 use e2e::watch::{none_left, until};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
+};
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
@@ -99,7 +101,8 @@ async fn taken_over(ground: &Ground, cluster: &Cluster) -> Result<()> {
     }
     ensure!(!now.contains_key("paused-0"), "a paused sandbox has got a pod");
     let pools: Api<Pool> = Api::namespaced(cluster.client(), ground.namespace());
-    let counted = |p: &Pool| p.status.as_ref().is_some_and(|s| s.total == s.allocated + s.available && s.available >= 1);
+    let counted =
+        |p: &Pool| p.status.as_ref().is_some_and(|s| s.total == s.allocated + s.available && s.available >= 1);
     until(pools, "warm", "counted anew", counted).await?;
 
     for batch in batches.list(&ListParams::default()).await? {
@@ -150,7 +153,8 @@ async fn create(
 ) -> Result<Vec<String>> {
     let mut created = Vec::new();
     for document in text.split("\n---\n").skip(1) {
-        let filled = uids.iter().fold(document.to_owned(), |text, (name, uid)| text.replace(&format!("@uid({name})@"), uid));
+        let filled =
+            uids.iter().fold(document.to_owned(), |text, (name, uid)| text.replace(&format!("@uid({name})@"), uid));
         let mut value: Value = serde_saphyr::from_str(&filled)?;
         let status = value.as_object_mut().context("a document is an object")?.remove("status");
         let kind = value["kind"].as_str().context("an object has a kind")?.to_owned();
