@@ -1,11 +1,21 @@
 //! What an uninstalled platform must not leave behind.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 
 use super::kubectl::Kubectl;
+use super::tool::wait;
+
+/// How long pods may take to end.
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// Fails with the names of what is left on the cluster.
 pub fn check(kubectl: &Kubectl) -> Result<()> {
+    wait("the cluster is as it was", LIMIT, || none(kubectl).map(|()| true))
+}
+
+fn none(kubectl: &Kubectl) -> Result<()> {
     let mut left = Vec::new();
     for (kinds, selector) in [
         ("pods", "sandbox.opensandbox.io/pool-name"),

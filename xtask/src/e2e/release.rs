@@ -95,6 +95,10 @@ impl<'a> Release<'a> {
         let mut helm = self.kubectl.helm();
         helm.args(["uninstall", NAME, "--namespace", NAMESPACE, "--ignore-not-found", "--wait", "--timeout", "5m"]);
         said(&mut helm, "")?;
+        // What values of the run kept beside kept sandboxes.
+        let kept =
+            ["delete", "networkpolicies", "--all-namespaces", "--selector", "app.kubernetes.io/part-of=opensandbox"];
+        self.kubectl.said(&kept, "")?;
         for kind in &ours {
             self.kubectl.said(&["delete", "crd", kind, "--ignore-not-found", "--timeout=120s"], "")?;
         }
