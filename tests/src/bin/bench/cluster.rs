@@ -49,7 +49,8 @@ async fn measure(options: &Options) -> Result<()> {
     let cluster = Cluster::reach(Setting::read(&options.setting)?).await?;
     let kube = cluster.client();
     let client = Client::new(ConnectionConfig::new(cluster.domain()).api_key(cluster.api_key()))?;
-    let bench = Bench { pools: Api::namespaced(kube.clone(), &cluster.setting().namespace), client, pods: options.pods };
+    let bench =
+        Bench { pools: Api::namespaced(kube.clone(), &cluster.setting().namespace), client, pods: options.pods };
     println!("{}, Kubernetes {}\n", machine(), kube.apiserver_version().await?.git_version);
 
     bench.make_pool().await?;
