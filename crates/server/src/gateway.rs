@@ -105,7 +105,6 @@ fn base36(mut number: u64) -> String {
     const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
     let mut digits = Vec::new();
     loop {
-        #[expect(clippy::cast_possible_truncation, reason = "below 36")]
         digits.push(DIGITS[(number % 36) as usize] as char);
         number /= 36;
         if number == 0 {

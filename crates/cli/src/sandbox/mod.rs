@@ -15,7 +15,7 @@ use crate::{cli::Globals, connection, output::Printer};
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Create a sandbox, from a pool or from an image
-    Create(create::Options),
+    Create(Box<create::Options>),
     /// List sandboxes
     List(list::Options),
     /// Show a sandbox
@@ -37,7 +37,7 @@ pub async fn run(globals: &Globals, verb: Verb) -> Result<ExitCode> {
     let printer = Printer::structured(globals.output)?;
     let (client, defaults) = connection::connect(globals)?;
     match verb {
-        Verb::Create(options) => create::run(&client, &defaults, printer, options).await,
+        Verb::Create(options) => create::run(&client, &defaults, printer, *options).await,
         Verb::List(options) => list::run(&client, printer, options).await,
         Verb::Get(options) => one::get(&client, printer, &options).await,
         Verb::Kill(options) => one::kill(&client, printer, &options).await,

@@ -128,9 +128,7 @@ impl Kind {
             (Self::Address, value) => wrong(&value, "a text such as \":8081\""),
             (Self::Integer(min, max), toml::Value::Integer(number)) => integer(number, min, max),
             // Published files write seconds as 1.0 here and there.
-            (Self::Integer(min, max), toml::Value::Float(number)) if number.fract() == 0.0 && number.abs() < 1e15 =>
-            {
-                #[expect(clippy::cast_possible_truncation, reason = "a whole number below 1e15")]
+            (Self::Integer(min, max), toml::Value::Float(number)) if number.fract() == 0.0 && number.abs() < 1e15 => {
                 integer(number as i64, min, max)
             }
             (Self::Integer(min, max), value) => wrong(&value, &format!("a whole number {}", between(min, max))),
