@@ -271,7 +271,7 @@ mod tests {
                 "volumes[0].pvc.storage: ",
             ),
         ] {
-            let error = check(&[volume.clone()], &config()).unwrap_err();
+            let error = check(std::slice::from_ref(&volume), &config()).unwrap_err();
             assert!(error.message.starts_with(start), "{volume}: {}", error.message);
         }
         let twice = json!({"name": "v", "mountPath": "/m", "pvc": claim});
