@@ -89,7 +89,7 @@ async fn a_crd_that_would_drop_grants_is_told_and_nothing_is_given() {
     controller.await.unwrap().unwrap();
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn the_time_of_a_create_is_told_in_parts() {
     let platform = Platform::bare().await;
     let mut registry = Registry::with_prefix("opensandbox");
