@@ -123,8 +123,8 @@ mod tests {
         let text = config_text(Path::new("/tmp/policy.yaml"));
         for line in [
             "      - hostPath: /tmp/policy.yaml\n        containerPath: /var/log/opensandbox-audit/policy.yaml\n",
-            "        - name: audit-log-path\n          value: \"/var/log/opensandbox-audit/audit.log\"\n",
-            "        audit-log-path: \"/var/log/opensandbox-audit/audit.log\"\n",
+            "          - name: audit-log-path\n            value: \"/var/log/opensandbox-audit/audit.log\"\n",
+            "          audit-log-path: \"/var/log/opensandbox-audit/audit.log\"\n",
             "      kind: ClusterConfiguration\n      apiVersion: kubeadm.k8s.io/v1beta4\n",
             "  - role: worker\n  - role: worker\n",
         ] {
