@@ -137,7 +137,7 @@ async fn a_signal_reaches_the_job_in_the_foreground() {
     let sleeping = async {
         // The job is there once the shell has given it the terminal.
         while !std::fs::read_dir("/proc").unwrap().flatten().any(|e| {
-            std::fs::read_to_string(e.path().join("cmdline")).is_ok_and(|c| c == "sleep\01000\0")
+            std::fs::read_to_string(e.path().join("cmdline")).is_ok_and(|c| c == "sleep\x001000\0")
                 && std::fs::read_to_string(e.path().join("environ"))
                     .is_ok_and(|t| t.contains(execd.dir.path().to_str().unwrap()))
         }) {

@@ -221,7 +221,7 @@ impl World {
                 tokio::spawn(async move { node.lose(Duration::from_secs(u64::from(seconds))).await });
             }
             Act::Hang { nth, millis: ms } => {
-                self.node.nth(nth).into_iter().for_each(|p| self.guests.hang(p, millis(ms)))
+                self.node.nth(nth).into_iter().for_each(|p| self.guests.hang(p, millis(ms)));
             }
             Act::Refuse { nth } => self.node.nth(nth).into_iter().for_each(|pod| self.guests.refuse(pod)),
             Act::Write { controller, skip, fault } => self.peer(controller).arm(skip, fault),
