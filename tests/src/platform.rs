@@ -113,7 +113,15 @@ impl Platform {
 
     /// Kills the platform's process as a crash would. Pods live on.
     pub fn crash(&self) -> Result<()> {
-        kill(Pid::from_raw(self.ready.pid), Signal::SIGKILL).context("cannot kill the platform")
+        let pid = Pid::from_raw(self.ready.pid);
+        kill(pid, Signal::SIGKILL).context("cannot kill the platform")?;
+        // It is nobody's child here, and holds its lock until the kernel has taken it down.
+        let begun = std::time::Instant::now();
+        while kill(pid, None).is_ok() {
+            ensure!(begun.elapsed() < LIMIT, "the killed platform is still there");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     /// Starts the platform again on what is left.
