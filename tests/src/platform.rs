@@ -119,7 +119,7 @@ impl Platform {
         let begun = std::time::Instant::now();
         while kill(pid, None).is_ok() {
             ensure!(begun.elapsed() < LIMIT, "the killed platform is still there");
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(std::time::Duration::from_millis(5));
         }
         Ok(())
     }
