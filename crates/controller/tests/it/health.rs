@@ -12,7 +12,7 @@ use telemetry::prometheus_client::encoding::text;
 use telemetry::{Readiness, Registry};
 use tokio_util::sync::CancellationToken;
 
-use crate::platform::Platform;
+use crate::platform::{Platform, Steady};
 
 /// Waits, in the runtime's own time, until the checks say something.
 async fn until(readiness: &Readiness, what: &str, look: impl Fn(bool, &str) -> bool) {
@@ -33,7 +33,7 @@ async fn until(readiness: &Readiness, what: &str, look: impl Fn(bool, &str) -> b
 async fn missing_crds_are_named_with_what_to_do_and_waited_for() {
     let api = LocalApi::in_memory();
     let (readiness, stop) = (Readiness::default(), CancellationToken::new());
-    let controller = Controller::new(api.client("default"), Config::new([1; 32], [2; 32]));
+    let controller = Controller::new(api.client("default"), Config::new([1; 32], [2; 32])).with_clock(Steady::new());
     let controller = tokio::spawn(controller.with_readiness(readiness.clone()).run(stop.clone()));
     let named = |ready: bool, report: &str| {
         !ready
@@ -65,7 +65,8 @@ async fn a_crd_that_would_drop_grants_is_told_and_nothing_is_given() {
     crds.replace(name, &PostParams::default(), &old).await.unwrap();
 
     let (readiness, stop) = (Readiness::default(), CancellationToken::new());
-    let controller = Controller::new(platform.another_client(), Config::new([1; 32], [2; 32]));
+    let controller =
+        Controller::new(platform.another_client(), Config::new([1; 32], [2; 32])).with_clock(Steady::new());
     let controller = controller.with_daemons(platform.daemons.clone()).with_readiness(readiness.clone());
     let controller = tokio::spawn(controller.run(stop.clone()));
     platform.pool("p", [1, 1, 0, 3]).await;
@@ -95,7 +96,8 @@ async fn the_time_of_a_create_is_told_in_parts() {
     let mut registry = Registry::with_prefix("opensandbox");
     let metrics = Metrics::register(&mut registry);
     let stop = CancellationToken::new();
-    let controller = Controller::new(platform.another_client(), Config::new([1; 32], [2; 32]));
+    let controller =
+        Controller::new(platform.another_client(), Config::new([1; 32], [2; 32])).with_clock(Steady::new());
     let controller = controller.with_daemons(platform.daemons.clone()).with_metrics(metrics);
     let controller = tokio::spawn(controller.run(stop.clone()));
     platform.pool("p", [1, 1, 0, 3]).await;

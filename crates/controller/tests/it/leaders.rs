@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::platform::Platform;
+use crate::platform::{Platform, Steady};
 
 /// How long a lease holds in these tests.
 const LEASE: Duration = Duration::from_secs(15);
@@ -45,6 +45,7 @@ impl Candidate {
         config.leader_election = Some(election(identity));
         let (stop, readiness) = (CancellationToken::new(), Readiness::default());
         let controller = Controller::new(platform.another_client(), config)
+            .with_clock(Steady::new())
             .with_daemons(platform.daemons.clone())
             .with_readiness(readiness.clone());
         let task = tokio::spawn(controller.run(stop.clone()));

@@ -23,6 +23,24 @@ use crate::fake::{FakeDaemons, NODE, node};
 /// What no test waits longer for.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// Wall time that goes as tokio's does, so that a paused test's timers and its clock agree.
+pub struct Steady {
+    begin: tokio::time::Instant,
+    base: jiff::Timestamp,
+}
+
+impl Steady {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { begin: tokio::time::Instant::now(), base: jiff::Timestamp::now() })
+    }
+}
+
+impl controller::Clock for Steady {
+    fn now(&self) -> jiff::Timestamp {
+        self.base + jiff::SignedDuration::try_from(self.begin.elapsed()).unwrap()
+    }
+}
+
 /// Counts writes, and wakes whoever waits for one.
 struct Counter {
     writes: Mutex<BTreeMap<(String, String), usize>>,
