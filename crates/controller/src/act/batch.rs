@@ -1,9 +1,10 @@
 //! Carries out the plan of a BatchSandbox.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use tokio::time::Instant;
@@ -20,10 +21,10 @@ use crate::world::{BatchSnapshot, ObjectName, PodView, Refusal};
 const STEPS: usize = 8;
 
 /// Looks at a BatchSandbox and does what its plan says, until there is nothing more to do at once.
-pub(super) async fn reconcile(ctx: &Arc<Context>, name: &ObjectName) -> Result<Option<Timestamp>, ActError> {
+pub(super) async fn reconcile(ctx: &Arc<Context>, name: &ObjectName) -> Result<Option<Duration>, ActError> {
     for _ in 0..STEPS {
-        let now = ctx.clock.now();
-        let Some(snapshot) = ctx.world.lock().batch_snapshot(name, now) else {
+        let (now, steady) = (ctx.clock.now(), Instant::now());
+        let Some(snapshot) = ctx.world.lock().batch_snapshot(name, now, steady) else {
             ctx.watches.forget(name);
             return Ok(None);
         };
@@ -31,7 +32,11 @@ pub(super) async fn reconcile(ctx: &Arc<Context>, name: &ObjectName) -> Result<O
         ctx.watches.keep(ctx, name, &snapshot, &plan.entrypoint_watches, &plan.task_watches);
         match carry_out(ctx, name, &snapshot, plan.actions).await {
             Ok(true) => {}
-            Ok(false) => return Ok(plan.wake_at),
+            Ok(false) => {
+                let wake = plan.wake_at.map(|at| until(ctx.clock.now(), at));
+                let retry = plan.retry_at.map(|at| at.saturating_duration_since(Instant::now()));
+                return Ok([wake, retry].into_iter().flatten().min());
+            }
             Err(ActError::Conflict) => refresh(ctx, name, &snapshot).await?,
             Err(ActError::Gone) => {
                 refresh(ctx, name, &snapshot).await?;
@@ -39,7 +44,12 @@ pub(super) async fn reconcile(ctx: &Arc<Context>, name: &ObjectName) -> Result<O
             Err(error) => return Err(error),
         }
     }
-    Ok(Some(ctx.clock.now()))
+    Ok(Some(Duration::ZERO))
+}
+
+/// Time from `now` to `at`, and a little more, so that the clock has passed it then.
+fn until(now: Timestamp, at: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO) + Duration::from_millis(1)
 }
 
 /// Whether anything was done that calls for another plan.
@@ -145,8 +155,7 @@ async fn create_own(ctx: &Context, s: &BatchSnapshot, subject: &Subject, pod: Bo
             let words = format!("a pod could not be created: {}: {}", trouble.reason, trouble.message);
             ctx.notes.tell(subject, Note::warning("FailedCreate", words));
             let times = s.refusal.as_ref().map_or(0, |r| r.times).saturating_add(1);
-            let pause = SignedDuration::try_from(refusals::pause(times)).unwrap_or(SignedDuration::ZERO);
-            let after = ctx.clock.now().saturating_add(pause).unwrap_or(Timestamp::MAX);
+            let after = Instant::now() + refusals::pause(times);
             ctx.update(|world| world.observe_creation(&s.uid, Some(Refusal { trouble, times, after })));
             Ok(())
         }

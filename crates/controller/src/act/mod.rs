@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api_types::auth::TokenSecret;
-use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
@@ -88,15 +87,9 @@ impl Context {
 
     /// Looks at one object and does what its plan says. The answer is when to look again.
     pub(crate) async fn reconcile(self: &Arc<Self>, key: &Key) -> Result<Option<Duration>, ActError> {
-        let wake_at = match key {
-            Key::Pool(name) => pool::reconcile(self, name).await?,
-            Key::Batch(name) => batch::reconcile(self, name).await?,
-        };
-        Ok(wake_at.map(|at| until(self.clock.now(), at)))
+        match key {
+            Key::Pool(name) => pool::reconcile(self, name).await,
+            Key::Batch(name) => batch::reconcile(self, name).await,
+        }
     }
-}
-
-/// Time from `now` to `at`, and a little more, so that the clock has passed it then.
-fn until(now: Timestamp, at: Timestamp) -> Duration {
-    Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO) + Duration::from_millis(1)
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
+use tokio::time::Instant;
 
 use super::api::Deleted;
 use super::{ActError, Context, PODS_AT_ONCE, refusals};
@@ -17,10 +17,10 @@ use crate::world::{ObjectName, PodView, PoolSnapshot, Template, Trouble, Uid};
 const SETTLE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// Looks at a Pool and does what its plan says.
-pub(super) async fn reconcile(ctx: &Arc<Context>, name: &ObjectName) -> Result<Option<Timestamp>, ActError> {
-    let now = ctx.clock.now();
+pub(super) async fn reconcile(ctx: &Arc<Context>, name: &ObjectName) -> Result<Option<Duration>, ActError> {
+    let now = Instant::now();
     let Some(snapshot) = ctx.world.lock().pool_snapshot(name) else { return Ok(None) };
-    let plan = pool_plan::plan(&snapshot, now, ctx.config.pool_status_interval);
+    let plan = pool_plan::plan(&snapshot, ctx.clock.now(), now, ctx.config.pool_status_interval);
     let create = plan.create;
     ctx.update(|world| {
         world.remember(&snapshot.uid, |memory| {
@@ -67,14 +67,14 @@ pub(super) async fn reconcile(ctx: &Arc<Context>, name: &ObjectName) -> Result<O
     deleted.into_iter().collect::<Result<Vec<()>, _>>()?;
     created.into_iter().collect::<Result<Vec<Creation>, _>>()?;
     written?;
-    Ok([plan.wake_at, again].into_iter().flatten().min())
+    let next = [plan.wake_at, again].into_iter().flatten().min();
+    Ok(next.map(|at| at.saturating_duration_since(Instant::now())))
 }
 
 /// Creations are refused: the next try is later, and later each time, whatever else happens to the pool.
-fn back_off(ctx: &Context, s: &PoolSnapshot) -> Timestamp {
+fn back_off(ctx: &Context, s: &PoolSnapshot) -> Instant {
     let times = s.memory.refusals.saturating_add(1);
-    let pause = SignedDuration::try_from(refusals::pause(times)).unwrap_or(SignedDuration::ZERO);
-    let after = ctx.clock.now().saturating_add(pause).unwrap_or(Timestamp::MAX);
+    let after = Instant::now() + refusals::pause(times);
     ctx.update(|world| {
         world.remember(&s.uid, |memory| {
             memory.refusals = times;

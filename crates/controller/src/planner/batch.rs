@@ -8,6 +8,7 @@ use api_types::names::{annotations, finalizers};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use tokio::time::Instant;
 
 use super::tasks::{self, TaskState, ended};
 use super::{Note, batch_status, inherit, teardown, template};
@@ -95,6 +96,8 @@ pub struct BatchPlan {
     pub task_watches: Vec<TaskWatch>,
     /// When to look again if nothing happens.
     pub wake_at: Option<Timestamp>,
+    /// When to try again what was refused.
+    pub retry_at: Option<Instant>,
 }
 
 /// Where its pods come from.
@@ -467,8 +470,8 @@ impl Draft {
                 }
             }
         }
-        if let Some(refusal) = s.refusal.as_ref().filter(|r| s.now < r.after) {
-            plan.wake_at = Some(plan.wake_at.map_or(refusal.after, |w| w.min(refusal.after)));
+        if let Some(refusal) = s.refusal.as_ref().filter(|r| s.steady < r.after) {
+            plan.retry_at = Some(refusal.after);
             return;
         }
         for index in needed {

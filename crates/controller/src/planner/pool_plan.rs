@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use api_types::crd::{Condition, PoolStatus, RecycleType};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::pool::{self, Capacity};
 use super::{Note, conditions};
@@ -25,19 +26,21 @@ pub struct PoolPlan {
     /// Status to write now.
     pub status: Option<Box<PoolStatus>>,
     /// When to look again if nothing happens.
-    pub wake_at: Option<Timestamp>,
+    pub wake_at: Option<Instant>,
     /// Whether the buffer is being filled; to be remembered.
     pub filling: bool,
     /// Ended pods seen this time that never were ready; to be remembered.
     pub false_starts: u32,
     /// When the next creation may be; to be remembered.
-    pub create_after: Option<Timestamp>,
+    pub create_after: Option<Instant>,
     /// Tell people.
     pub notes: Vec<Note>,
 }
 
 /// Plans what to do. Status is written at most once in `status_interval`.
-pub fn plan(s: &PoolSnapshot, now: Timestamp, status_interval: Duration) -> PoolPlan {
+///
+/// `now` is the time of day, for conditions; pauses are reckoned by `steady`, which nobody sets.
+pub fn plan(s: &PoolSnapshot, now: Timestamp, steady: Instant, status_interval: Duration) -> PoolPlan {
     let mut plan = PoolPlan { filling: s.memory.filling, create_after: s.memory.create_after, ..PoolPlan::default() };
     if s.pool.metadata.deletion_timestamp.is_some() {
         return plan;
@@ -46,10 +49,8 @@ pub fn plan(s: &PoolSnapshot, now: Timestamp, status_interval: Duration) -> Pool
     let pacing = s.pool.spec.scale_strategy.as_ref().and_then(|x| x.max_unavailable.as_ref());
     let sizing = pool::size(&capacity, pacing, &s.counts, s.demand, s.memory.filling);
     plan.filling = sizing.filling;
-    back_off(s, now, &mut plan);
-    // Longer than any pause is a clock that was set back.
-    let longest = SignedDuration::from_secs(i64::try_from(LONGEST_PAUSE).unwrap_or(i64::MAX));
-    let paused = plan.create_after.is_some_and(|after| now < after && after.duration_since(now) <= longest);
+    back_off(s, steady, &mut plan);
+    let paused = plan.create_after.is_some_and(|after| steady < after);
     if matches!(s.template, Template::Usable { .. }) && !paused {
         plan.create = sizing.create;
     }
@@ -65,12 +66,8 @@ pub fn plan(s: &PoolSnapshot, now: Timestamp, status_interval: Duration) -> Pool
     let old = s.pool.status.clone().unwrap_or_default();
     let status = status(s, &old, &capacity, complaint, sizing.at_capacity, now);
     if status != old {
-        let due = s.memory.status_written.map(|t| {
-            t.saturating_add(SignedDuration::try_from(status_interval).unwrap_or(SignedDuration::ZERO)).unwrap_or(now)
-        });
-        // A clock that was set back must not hold the status for as long as it lost.
-        let stepped_back = s.memory.status_written.is_some_and(|written| now < written);
-        match due.filter(|due| now < *due && !stepped_back) {
+        let due = s.memory.status_written.map(|written| written + status_interval);
+        match due.filter(|due| steady < *due) {
             Some(due) => plan.wake_at = Some(plan.wake_at.map_or(due, |w| w.min(due))),
             None => {
                 for c in status.conditions.iter().filter(|c| c.kind != "Ready") {
@@ -87,12 +84,12 @@ pub fn plan(s: &PoolSnapshot, now: Timestamp, status_interval: Duration) -> Pool
 }
 
 /// Pods that end before anybody had them are not made again at full speed.
-fn back_off(s: &PoolSnapshot, now: Timestamp, plan: &mut PoolPlan) {
+fn back_off(s: &PoolSnapshot, steady: Instant, plan: &mut PoolPlan) {
     let false_start = |(pod, used): &(PodView, bool)| !used && !pod.evict && (pod.is_over() || pod.restarts > 0);
     if s.spent.iter().any(false_start) {
         plan.false_starts = s.memory.false_starts + 1;
         let pause = (1u64 << plan.false_starts.min(6)).min(LONGEST_PAUSE);
-        plan.create_after = now.checked_add(SignedDuration::from_secs(i64::try_from(pause).unwrap_or(1))).ok();
+        plan.create_after = Some(steady + Duration::from_secs(pause));
     } else {
         // A pod that is ready and as new shows that the template can start.
         plan.false_starts = if s.counts.ready > 0 { 0 } else { s.memory.false_starts };

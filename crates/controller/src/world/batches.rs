@@ -9,6 +9,7 @@ use api_types::tasks::Task;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use rustc_hash::FxHashMap as HashMap;
+use tokio::time::Instant;
 
 use super::{Class, Inherited, Key, Kind, ObjectName, PodView, Trouble, Uid, World, version_of};
 use crate::planner::batch;
@@ -65,7 +66,7 @@ pub struct Refusal {
     /// Refusals in a row.
     pub times: u32,
     /// When to try again.
-    pub after: Timestamp,
+    pub after: Instant,
 }
 
 /// When things were seen, as exactly as we know.
@@ -114,8 +115,10 @@ pub enum Shortage {
 
 /// What a look at a BatchSandbox sees.
 pub struct BatchSnapshot {
-    /// The time.
+    /// The time of day.
     pub now: Timestamp,
+    /// The time that nobody sets, for pauses.
+    pub steady: Instant,
     /// The object.
     pub batch: Arc<BatchSandbox>,
     /// Its UID.
@@ -403,7 +406,7 @@ impl World {
     }
 
     /// What a look at this BatchSandbox sees; `None` when there is none of this name.
-    pub fn batch_snapshot(&self, name: &ObjectName, now: Timestamp) -> Option<BatchSnapshot> {
+    pub fn batch_snapshot(&self, name: &ObjectName, now: Timestamp, steady: Instant) -> Option<BatchSnapshot> {
         let uid = self.batch_names.get(name)?;
         let entry = self.batches.get(uid)?;
         let own: Vec<Uid> = self.batch_pods.get(uid).into_iter().flatten().cloned().collect();
@@ -421,6 +424,7 @@ impl World {
         let ready = pods.keys().filter_map(|uid| Some((uid.clone(), self.pods.get(uid)?.ready_seen?))).collect();
         Some(BatchSnapshot {
             now,
+            steady,
             batch: entry.object.clone(),
             uid: uid.clone(),
             pods,

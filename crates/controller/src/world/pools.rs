@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use api_types::crd::Pool;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use kube::ResourceExt as _;
+use tokio::time::Instant;
 
 use super::{Class, Key, Kind, ObjectName, PodView, Shelf, Trouble, Uid, World, version_of};
 use crate::planner::grants::{self, Request};
@@ -40,9 +40,9 @@ pub struct PoolMemory {
     /// Creations refused by the API server, in a row.
     pub refusals: u32,
     /// When the next pod may be created after false starts or refusals.
-    pub create_after: Option<Timestamp>,
+    pub create_after: Option<Instant>,
     /// When status was written last.
-    pub status_written: Option<Timestamp>,
+    pub status_written: Option<Instant>,
 }
 
 /// A pool.

@@ -52,7 +52,8 @@ fn counts(world: &World) -> crate::planner::pool::Counts {
 }
 
 fn reserved(world: &World, batch: &str) -> Vec<String> {
-    let snapshot = world.batch_snapshot(&ObjectName::new("d", batch), Timestamp::UNIX_EPOCH).unwrap();
+    let snapshot =
+        world.batch_snapshot(&ObjectName::new("d", batch), Timestamp::UNIX_EPOCH, tokio::time::Instant::now()).unwrap();
     snapshot.reserved.iter().map(ToString::to_string).collect()
 }
 
@@ -212,7 +213,8 @@ fn old_batch(name: &str, version: u64, allocated: &str, released: &str) -> Batch
 }
 
 fn heirs(world: &World, batch: &str) -> Vec<(String, api_types::crd::GrantState)> {
-    let snapshot = world.batch_snapshot(&ObjectName::new("d", batch), Timestamp::UNIX_EPOCH).unwrap();
+    let snapshot =
+        world.batch_snapshot(&ObjectName::new("d", batch), Timestamp::UNIX_EPOCH, tokio::time::Instant::now()).unwrap();
     snapshot.inherited.unwrap().unwrap().into_iter().map(|i| (i.name, i.state)).collect()
 }
 
@@ -270,7 +272,7 @@ fn a_record_that_cannot_be_read_keeps_the_pools_old_pods_where_they_are() {
     assert_eq!((counts(&world).held, counts(&world).spent), (2, 0));
     assert!(
         world
-            .batch_snapshot(&ObjectName::new("d", "broken"), Timestamp::UNIX_EPOCH)
+            .batch_snapshot(&ObjectName::new("d", "broken"), Timestamp::UNIX_EPOCH, tokio::time::Instant::now())
             .unwrap()
             .inherited
             .unwrap()

@@ -33,6 +33,7 @@ fn snapshot(spec: serde_json::Value, pods: &[&str]) -> BatchSnapshot {
     .unwrap();
     BatchSnapshot {
         now: at(NOW),
+        steady: Instant::now(),
         batch: Arc::new(object),
         uid: "s-uid".into(),
         pods: pods.iter().map(|p| (Uid::from(*p), pod(p))).collect(),
