@@ -16,6 +16,7 @@ pub mod files;
 pub mod hooks;
 pub mod http;
 pub mod journal;
+pub mod kept;
 pub mod logging;
 pub mod main_process;
 pub mod metrics;

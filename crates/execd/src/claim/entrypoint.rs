@@ -151,15 +151,7 @@ impl Entrypoint {
 async fn foreign_end(pidfd: &AsyncFd<OwnedFd>, started_at: Timestamp) -> EntrypointStatus {
     for _ in 0..REAPED_TRIES {
         if let Some(status) = sys::foreign_exit(pidfd.get_ref()) {
-            let outcome = Outcome {
-                end: End::Ended(status),
-                timed_out: None,
-                stopped: false,
-                out_of_memory: false,
-                finished_at: Timestamp::now(),
-                elapsed: Duration::ZERO,
-                output_end: 0,
-            };
+            let outcome = Outcome::unseen(End::Ended(status));
             let message = (!outcome.success()).then(|| outcome.describe());
             return EntrypointStatus {
                 state: EntrypointState::Exited,

@@ -24,7 +24,7 @@ pub use outcome::{End, Outcome, looks_killed, signal_name};
 pub(crate) use registry::{Conductor, pipe};
 pub use registry::{Engine, EngineError, Settings};
 pub use stdin::Stdin;
-pub(crate) use supervise::{Outputs, Since, group_since, stop_rest};
+pub(crate) use supervise::{Outputs, Since, group_since, settle};
 
 use crate::journal::Journal;
 pub use crate::sys::Credentials;

@@ -42,6 +42,19 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// An end now of which nothing else is known: nobody saw it run.
+    pub fn unseen(end: End) -> Self {
+        Self {
+            end,
+            timed_out: None,
+            stopped: false,
+            out_of_memory: false,
+            finished_at: Timestamp::now(),
+            elapsed: Duration::ZERO,
+            output_end: 0,
+        }
+    }
+
     /// Whether it ended with 0.
     pub fn success(&self) -> bool {
         self.end == End::Ended(ExitStatus::Code(0))

@@ -299,13 +299,5 @@ pub fn pipe() -> io::Result<(pipe::Receiver, OwnedFd)> {
 fn not_started(launch: &Launch, error: &io::Error) -> Outcome {
     let program = launch.argv.first().map(OsStr::new).unwrap_or_default().to_string_lossy().into_owned();
     let code = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
-    Outcome {
-        end: End::NotStarted { code, reason: format!("cannot start {program}: {error}") },
-        timed_out: None,
-        stopped: false,
-        out_of_memory: false,
-        finished_at: Timestamp::now(),
-        elapsed: Duration::ZERO,
-        output_end: 0,
-    }
+    Outcome::unseen(End::NotStarted { code, reason: format!("cannot start {program}: {error}") })
 }

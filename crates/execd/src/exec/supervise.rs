@@ -169,11 +169,23 @@ pub async fn supervise(
         output_end: journal.end(),
     });
     ended(&outcome);
+    settle(outcome, &phase, left, kill_at, outputs, &journal).await;
+}
+
+/// Publishes the end, ends what is left of a stopped group, and reads on until nobody can write any more.
+pub async fn settle(
+    outcome: Arc<Outcome>,
+    phase: &watch::Sender<Phase>,
+    left: Vec<OwnedFd>,
+    kill_at: Option<Instant>,
+    mut outputs: Outputs,
+    journal: &Journal,
+) {
     phase.send_replace(Phase::Ended(outcome.clone()));
-    stop_rest(left, kill_at, &mut outputs, &journal).await;
+    stop_rest(left, kill_at, &mut outputs, journal).await;
     phase.send_replace(Phase::Settled(outcome));
     while outputs.open() {
-        outputs.pump(&journal).await;
+        outputs.pump(journal).await;
     }
 }
 
@@ -185,7 +197,7 @@ async fn at(when: Option<Instant>) {
 }
 
 /// Other processes of a stopped group get the rest of the grace, then KILL, each by its own pidfd.
-pub async fn stop_rest(left: Vec<OwnedFd>, kill_at: Option<Instant>, outputs: &mut Outputs, journal: &Journal) {
+async fn stop_rest(left: Vec<OwnedFd>, kill_at: Option<Instant>, outputs: &mut Outputs, journal: &Journal) {
     let Some(kill_at) = kill_at else { return };
     for pidfd in left {
         let Ok(pidfd) = sys::watch(pidfd) else { continue };

@@ -4,7 +4,6 @@
 pub mod frames;
 mod process;
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +13,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::envs::Env;
-
 use crate::journal::{Journal, Pace, Store};
+use crate::kept::{Idle, Kept};
 use crate::session::Program;
 use process::Start;
 pub use process::{Mode, Process, signal_number};
@@ -69,10 +68,8 @@ pub struct Terminal {
 /// All terminals.
 #[derive(Clone)]
 pub struct Terminals {
-    all: Arc<Mutex<HashMap<String, Arc<Terminal>>>>,
+    kept: Kept<Terminal>,
     store: Arc<Store>,
-    max: usize,
-    idle: Duration,
 }
 
 /// What a new terminal is to be.
@@ -87,10 +84,17 @@ pub struct Create {
     pub size: Option<(u16, u16)>,
 }
 
+impl Idle for Terminal {
+    fn idle_until(&self, idle: Duration) -> Instant {
+        let state = self.state.lock();
+        if state.client.is_some() || state.watching > 0 { Instant::now() + idle } else { state.used + idle }
+    }
+}
+
 impl Terminals {
     /// None yet; at most `max`, each ended after `idle` without a client.
     pub fn new(store: Arc<Store>, max: usize, idle: Duration) -> Self {
-        Self { all: Arc::default(), store, max, idle }
+        Self { kept: Kept::new(max, idle), store }
     }
 
     /// A new one. Its process starts with the first client.
@@ -114,27 +118,14 @@ impl Terminals {
                 gone: false,
             }),
         });
-        {
-            let mut all = self.all.lock();
-            if all.len() >= self.max {
-                return Err(PtyError::TooMany(self.max));
+        self.kept.insert(id, terminal.clone()).map_err(PtyError::TooMany)?;
+        let (terminals, unused) = (self.clone(), Arc::downgrade(&terminal));
+        tokio::spawn(async move {
+            if let Some(terminal) = terminals.kept.unused(unused).await {
+                let _ = terminals.delete(&terminal.id);
             }
-            all.insert(id, terminal.clone());
-        }
-        tokio::spawn(self.clone().end_when_idle(Arc::downgrade(&terminal)));
+        });
         Ok(terminal)
-    }
-
-    async fn end_when_idle(self, terminal: std::sync::Weak<Terminal>) {
-        loop {
-            let Some(until) = terminal.upgrade().map(|terminal| terminal.idle_until(self.idle)) else { return };
-            tokio::time::sleep_until(until).await;
-            let Some(terminal) = terminal.upgrade() else { return };
-            if terminal.idle_until(self.idle) <= Instant::now() {
-                let _ = self.delete(&terminal.id);
-                return;
-            }
-        }
     }
 
     /// The terminal with this id.
@@ -142,14 +133,12 @@ impl Terminals {
     /// # Errors
     /// There is none.
     pub fn find(&self, id: &str) -> Result<Arc<Terminal>, PtyError> {
-        self.all.lock().get(id).cloned().ok_or_else(|| PtyError::Unknown(id.to_owned()))
+        self.kept.find(id).ok_or_else(|| PtyError::Unknown(id.to_owned()))
     }
 
     /// All terminals, by id.
     pub fn list(&self) -> Vec<Arc<Terminal>> {
-        let mut all: Vec<_> = self.all.lock().values().cloned().collect();
-        all.sort_by(|a, b| a.id.cmp(&b.id));
-        all
+        self.kept.list()
     }
 
     /// Ends one and what runs in it.
@@ -157,7 +146,7 @@ impl Terminals {
     /// # Errors
     /// There is none.
     pub fn delete(&self, id: &str) -> Result<(), PtyError> {
-        let terminal = self.all.lock().remove(id).ok_or_else(|| PtyError::Unknown(id.to_owned()))?;
+        let terminal = self.kept.remove(id).ok_or_else(|| PtyError::Unknown(id.to_owned()))?;
         let process = {
             let mut state = terminal.state.lock();
             state.gone = true;
@@ -194,11 +183,6 @@ impl Terminal {
     /// Whether its process runs.
     pub fn running(&self) -> bool {
         self.state.lock().process.as_ref().is_some_and(|process| process.ended().is_none())
-    }
-
-    fn idle_until(&self, idle: Duration) -> Instant {
-        let state = self.state.lock();
-        if state.client.is_some() || state.watching > 0 { Instant::now() + idle } else { state.used + idle }
     }
 
     /// Whether a client types in it.

@@ -8,7 +8,7 @@ mod run;
 mod script;
 mod shell;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::envs::Env;
 use crate::exec::{Engine, EngineError, Execution, Input, Launch, Stop};
+use crate::kept::{Idle, Kept};
 use run::{Pipes, Run, carry_out};
 use shell::Shell;
 
@@ -100,15 +101,20 @@ pub struct Status {
 /// All sessions.
 #[derive(Clone)]
 pub struct Sessions {
-    all: Arc<Mutex<HashMap<String, Arc<Session>>>>,
-    max: usize,
-    idle: Duration,
+    kept: Kept<Session>,
+}
+
+impl Idle for Session {
+    fn idle_until(&self, idle: Duration) -> Instant {
+        let state = self.state.lock();
+        if state.busy { Instant::now() + idle } else { state.used + idle }
+    }
 }
 
 impl Sessions {
     /// None yet; at most `max`, each ended after `idle` without a run.
     pub fn new(max: usize, idle: Duration) -> Self {
-        Self { all: Arc::default(), max, idle }
+        Self { kept: Kept::new(max, idle) }
     }
 
     /// A new session. Its shell starts with the first run.
@@ -134,27 +140,14 @@ impl Sessions {
             gone: false,
         };
         let session = Arc::new(Session { id: id.clone(), program, own, state: Mutex::new(state) });
-        {
-            let mut all = self.all.lock();
-            if all.len() >= self.max {
-                return Err(SessionError::TooMany(self.max));
+        self.kept.insert(id, session.clone()).map_err(SessionError::TooMany)?;
+        let (sessions, unused) = (self.clone(), Arc::downgrade(&session));
+        tokio::spawn(async move {
+            if let Some(session) = sessions.kept.unused(unused).await {
+                let _ = sessions.delete(&session.id).await;
             }
-            all.insert(id, session.clone());
-        }
-        tokio::spawn(self.clone().end_when_idle(Arc::downgrade(&session)));
+        });
         Ok(session)
-    }
-
-    async fn end_when_idle(self, session: std::sync::Weak<Session>) {
-        loop {
-            let Some(until) = session.upgrade().map(|session| session.idle_until(self.idle)) else { return };
-            tokio::time::sleep_until(until).await;
-            let Some(session) = session.upgrade() else { return };
-            if session.idle_until(self.idle) <= Instant::now() {
-                let _ = self.delete(&session.id).await;
-                return;
-            }
-        }
     }
 
     /// The session with this id.
@@ -162,19 +155,17 @@ impl Sessions {
     /// # Errors
     /// There is none.
     pub fn find(&self, id: &str) -> Result<Arc<Session>, SessionError> {
-        self.all.lock().get(id).cloned().ok_or_else(|| SessionError::Unknown(id.to_owned()))
+        self.kept.find(id).ok_or_else(|| SessionError::Unknown(id.to_owned()))
     }
 
     /// All sessions, by id.
     pub fn list(&self) -> Vec<Arc<Session>> {
-        let mut all: Vec<_> = self.all.lock().values().cloned().collect();
-        all.sort_by(|a, b| a.id.cmp(&b.id));
-        all
+        self.kept.list()
     }
 
     /// The last run of the session with this id.
     pub fn last_run(&self, id: &str) -> Option<Arc<Execution>> {
-        self.all.lock().get(id)?.state.lock().last.clone()
+        self.kept.find(id)?.state.lock().last.clone()
     }
 
     /// Ends a session and what it runs. Background jobs of earlier runs live on.
@@ -182,7 +173,7 @@ impl Sessions {
     /// # Errors
     /// There is none.
     pub async fn delete(&self, id: &str) -> Result<(), SessionError> {
-        let session = self.all.lock().remove(id).ok_or_else(|| SessionError::Unknown(id.to_owned()))?;
+        let session = self.kept.remove(id).ok_or_else(|| SessionError::Unknown(id.to_owned()))?;
         let (shell, running) = {
             let mut state = session.state.lock();
             state.gone = true;
@@ -204,11 +195,6 @@ impl Session {
         let state = self.state.lock();
         let running = state.last.as_ref().filter(|_| state.busy).map(|e| e.id.as_str().to_owned());
         Status { cwd: state.cwd.clone(), running }
-    }
-
-    fn idle_until(&self, idle: Duration) -> Instant {
-        let state = self.state.lock();
-        if state.busy { Instant::now() + idle } else { state.used + idle }
     }
 
     /// Begins a run.

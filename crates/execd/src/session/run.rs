@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::script::{self, Answer};
 use super::shell::Shell;
-use crate::exec::{Conductor, End, Engine, Outcome, Outputs, Phase, Since, group_since, looks_killed};
+use crate::exec::{Conductor, End, Engine, Outcome, Outputs, Since, group_since, looks_killed, settle};
 use crate::sys::{self, ExitStatus};
 
 /// Exported variables that are kept for the next shell.
@@ -139,12 +139,7 @@ pub async fn carry_out(
     });
     done(left_behind);
     engine.note_end(&execution, &outcome);
-    phase.send_replace(Phase::Ended(outcome.clone()));
-    crate::exec::stop_rest(left, kill_at, &mut outputs, &journal).await;
-    phase.send_replace(Phase::Settled(outcome));
-    while outputs.open() {
-        outputs.pump(&journal).await;
-    }
+    settle(outcome, &phase, left, kill_at, outputs, &journal).await;
 }
 
 /// Signals the shell and what it started in this run; its older background jobs are left alone.
