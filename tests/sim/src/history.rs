@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use api_types::crd::{BatchSandbox, Pool};
 use futures::TryStreamExt as _;
+use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{WatchEvent, WatchParams};
@@ -45,7 +46,7 @@ pub struct Change {
 /// The changes so far.
 #[derive(Default)]
 pub struct History {
-    changes: Mutex<BTreeMap<u64, Change>>,
+    changes: Mutex<BTreeMap<u64, Arc<Change>>>,
     broken: Mutex<Option<String>>,
 }
 
@@ -59,18 +60,35 @@ impl History {
         history
     }
 
-    /// How many changes there were.
-    pub fn len(&self) -> usize {
-        self.changes.lock().len()
+    /// Version of the last change; 0 before the first.
+    pub fn version(&self) -> u64 {
+        self.changes.lock().last_key_value().map_or(0, |(version, _)| *version)
     }
 
-    /// Whether there was none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// The first change after a version.
+    pub fn after(&self, version: u64) -> Option<Arc<Change>> {
+        self.changes.lock().range(version + 1..).next().map(|(_, change)| change.clone())
+    }
+
+    /// The last change.
+    pub fn last(&self) -> Option<Arc<Change>> {
+        self.changes.lock().last_key_value().map(|(_, change)| change.clone())
+    }
+
+    /// When the last of what is to end by itself does so.
+    pub fn last_expiry(&self) -> Option<Timestamp> {
+        let mut expiries = BTreeMap::new();
+        for change in self.changes.lock().values() {
+            if let Object::Batch(batch) = &change.object {
+                let expiry = batch.spec.expire_time.as_ref().filter(|_| !change.gone).map(|at| at.0);
+                expiries.insert(change.uid.clone(), expiry);
+            }
+        }
+        expiries.into_values().flatten().max()
     }
 
     /// All changes, oldest first; or why some are missing.
-    pub fn all(&self) -> Result<Vec<Change>, String> {
+    pub fn all(&self) -> Result<Vec<Arc<Change>>, String> {
         match &*self.broken.lock() {
             Some(why) => Err(why.clone()),
             None => Ok(self.changes.lock().values().cloned().collect()),
@@ -101,7 +119,7 @@ where
                 let number = version.parse().unwrap_or(0);
                 let uid = object.uid().unwrap_or_default();
                 let change = Change { version: number, at: clock.elapsed(), uid, object: wrap(object), gone };
-                history.changes.lock().insert(number, change);
+                history.changes.lock().insert(number, Arc::new(change));
             }
             Ok::<_, kube::Error>(())
         };

@@ -1,6 +1,7 @@
 //! What must hold at every version of the API.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api_types::crd::{BatchSandbox, GrantState, Pool};
 use api_types::names::labels;
@@ -71,7 +72,7 @@ struct Past {
 }
 
 /// Reads a whole history. `accepted` is what the daemons know.
-pub fn check(history: &[Change], accepted: &[Accepted]) -> Result<View, Violation> {
+pub fn check(history: &[Arc<Change>], accepted: &[Accepted]) -> Result<View, Violation> {
     let mut view = View::default();
     let mut past = Past::default();
     for change in history {

@@ -60,8 +60,8 @@ fn replay(seed: u64) -> Result<ExitCode> {
     print!("{story}");
     let (outcome, again) = (run(&story)?, run(&story)?);
     outcome.history.iter().for_each(|change| println!("{}", line(change)));
-    println!("{} changes, {} claims, {:?} simulated", outcome.changes, outcome.claims, outcome.lasted);
-    if outcome.trace != again.trace {
+    println!("{} changes, {} claims, {:?} simulated", outcome.history.len(), outcome.claims, outcome.lasted);
+    if outcome.trace() != again.trace() {
         let differs = outcome.history.iter().zip(&again.history).find(|(a, b)| line(a) != line(b));
         println!("two runs differ");
         if let Some((a, b)) = differs {
@@ -112,7 +112,7 @@ fn sweep(options: &Options) -> Result<ExitCode> {
                         }
                         let stories = if options.crashes { crashes(seed)? } else { vec![Story::of(seed)] };
                         for story in stories {
-                            let Outcome { violation, changes, claims, .. } = run(&story)?;
+                            let Outcome { violation, history, claims, .. } = run(&story)?;
                             if let Some(violation) = violation {
                                 bar.suspend(|| println!("seed {seed}: {violation}"));
                                 if options.crashes {
@@ -122,7 +122,7 @@ fn sweep(options: &Options) -> Result<ExitCode> {
                             }
                             let mut sums = sums.lock();
                             sums.0 += 1;
-                            sums.1 += changes as u64;
+                            sums.1 += history.len() as u64;
                             sums.2 += claims as u64;
                         }
                         bar.inc(1);

@@ -35,18 +35,31 @@ const SLEEP: Duration = Duration::from_secs(600);
 pub struct Outcome {
     /// The first rule that was broken.
     pub violation: Option<Violation>,
-    /// SHA-256 of every change in order: equal for equal runs.
-    pub trace: String,
-    /// Changes of pods, Pools and BatchSandboxes.
-    pub changes: usize,
     /// Pods that were given to a sandbox.
     pub claims: usize,
     /// Writes that the first controller made.
     pub writes: u64,
     /// Simulated time.
     pub lasted: Duration,
-    /// The history, for people.
-    pub history: Vec<Change>,
+    /// Changes of pods, Pools and BatchSandboxes, in order.
+    pub history: Vec<Arc<Change>>,
+}
+
+impl Outcome {
+    /// SHA-256 of every change in order: equal for equal runs.
+    pub fn trace(&self) -> String {
+        let mut digest = Sha256::new();
+        for change in &self.history {
+            digest.update(change.version.to_be_bytes());
+            let object = match &change.object {
+                Object::Pod(o) => serde_json::to_vec(o),
+                Object::Pool(o) => serde_json::to_vec(o),
+                Object::Batch(o) => serde_json::to_vec(o),
+            };
+            digest.update(object.unwrap_or_default());
+        }
+        digest.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    }
 }
 
 /// Plays a story on this thread.
@@ -71,8 +84,6 @@ async fn play(story: &Story) -> Outcome {
         Ok(world) => world.play(story).await,
         Err(error) => Outcome {
             violation: Some(Violation { rule: "the API can be set up", what: error.to_string() }),
-            trace: String::new(),
-            changes: 0,
             claims: 0,
             writes: 0,
             lasted: Duration::ZERO,
@@ -132,15 +143,12 @@ impl World {
         }
         self.calm().await;
         let violation = self.judge().await.err();
-        let history = self.history.all().unwrap_or_default();
         Outcome {
             violation,
-            trace: trace(&history),
-            changes: history.len(),
             claims: self.guests.accepted().len(),
             writes: self.processes.first().map_or(0, |p| p.peer().writes()),
             lasted: self.clock.elapsed(),
-            history,
+            history: self.history.all().unwrap_or_default(),
         }
     }
 
@@ -151,29 +159,28 @@ impl World {
         let view = invariants::check(&history, &self.guests.accepted())?;
         rested?;
         rest::check(&view)?;
-        let before = self.history.len();
+        let before = self.history.version();
         tokio::time::sleep(SLEEP).await;
-        let after = self.history.all().unwrap_or_default();
-        match after.get(before) {
+        match self.history.after(before) {
             None => Ok(()),
-            Some(change) => Err(Violation { rule: "at rest nothing is written", what: line(change) }),
+            Some(change) => Err(Violation { rule: "at rest nothing is written", what: line(&change) }),
         }
     }
 
     /// Waits until nothing changes any more.
     async fn rest(&self) -> Result<(), Violation> {
         let begin = tokio::time::Instant::now();
-        let mut seen = (self.history.len(), begin);
+        let mut seen = (self.history.version(), begin);
         loop {
             tokio::time::sleep(Duration::from_secs(5)).await;
-            let (now, len) = (tokio::time::Instant::now(), self.history.len());
-            if len != seen.0 {
-                seen = (len, now);
+            let (now, version) = (tokio::time::Instant::now(), self.history.version());
+            if version != seen.0 {
+                seen = (version, now);
             } else if now - seen.1 >= QUIET && !self.expires() {
                 return Ok(());
             }
             if now - begin > PATIENCE {
-                let last = self.history.all().ok().and_then(|h| h.last().map(line)).unwrap_or_default();
+                let last = self.history.last().map(|change| line(&change)).unwrap_or_default();
                 return Err(Violation { rule: "the system comes to rest", what: format!("last: {last}") });
             }
         }
@@ -181,14 +188,7 @@ impl World {
 
     /// Whether something is still to end by itself.
     fn expires(&self) -> bool {
-        let mut last = std::collections::BTreeMap::new();
-        for change in self.history.all().unwrap_or_default() {
-            if let Object::Batch(batch) = change.object {
-                last.insert(change.uid, (change.gone, batch.spec.expire_time));
-            }
-        }
-        let now = self.clock.wall();
-        last.into_values().any(|(gone, at)| !gone && at.is_some_and(|at| at.0 > now))
+        self.history.last_expiry().is_some_and(|at| at > self.clock.wall())
     }
 
     /// Nothing is wrong any more; what was stopped runs again.
@@ -246,20 +246,6 @@ impl World {
             tokio::spawn(what(self.node.clone(), pod));
         }
     }
-}
-
-fn trace(history: &[Change]) -> String {
-    let mut digest = Sha256::new();
-    for change in history {
-        digest.update(change.version.to_be_bytes());
-        let object = match &change.object {
-            Object::Pod(o) => serde_json::to_vec(o),
-            Object::Pool(o) => serde_json::to_vec(o),
-            Object::Batch(o) => serde_json::to_vec(o),
-        };
-        digest.update(object.unwrap_or_default());
-    }
-    digest.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// One change as people read it.
