@@ -1,16 +1,14 @@
 //! The API server's audit log, read for who wrote what.
 
 use std::collections::BTreeMap;
-use std::io::BufRead;
 
-use anyhow::{Context as _, Result};
+use e2e::audit;
 use jiff::Timestamp;
-use serde::Deserialize;
 
 /// One kind of write.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Write {
-    /// Who: the last part of a service account's name, or the whole name of another user.
+    /// The service account.
     pub account: String,
     /// Kubernetes' verb.
     pub verb: String,
@@ -18,56 +16,24 @@ pub struct Write {
     pub resource: String,
 }
 
-/// The part of an `audit.k8s.io/v1` Event that is read.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Event {
-    stage: String,
-    verb: String,
-    user: User,
-    object_ref: Option<ObjectRef>,
-    request_received_timestamp: Timestamp,
-}
-
-#[derive(Deserialize)]
-struct User {
-    #[serde(default)]
-    username: String,
-}
-
-#[derive(Deserialize)]
-struct ObjectRef {
-    #[serde(default)]
-    resource: String,
-    subresource: Option<String>,
-}
-
 /// Counts the writes of the platform's accounts between two moments.
 ///
 /// Leases are left out: they are renewed by time, not by sandboxes.
-pub fn writes(log: impl BufRead, from: Timestamp, to: Timestamp) -> Result<BTreeMap<Write, usize>> {
+pub fn writes(log: &str, from: Timestamp, to: Timestamp) -> BTreeMap<Write, usize> {
+    let writes = |verb: &str| ["create", "update", "patch", "delete", "deletecollection"].contains(&verb);
     let mut counts = BTreeMap::new();
-    for line in log.lines() {
-        // The line that the server is writing may be cut.
-        let Ok(event) = serde_json::from_str::<Event>(&line.context("cannot read the audit log")?) else { continue };
-        let within = (from..=to).contains(&event.request_received_timestamp);
-        let writes = ["create", "update", "patch", "delete", "deletecollection"].contains(&event.verb.as_str());
-        let (true, true, "ResponseComplete", Some(object)) = (within, writes, event.stage.as_str(), event.object_ref)
-        else {
-            continue;
-        };
-        let Some(account) = event.user.username.strip_prefix("system:serviceaccount:") else { continue };
-        let (_, account) = account.split_once(':').unwrap_or(("", account));
-        if !account.starts_with("opensandbox") || object.resource == "leases" {
-            continue;
+    for asked in audit::read(log) {
+        if asked.stage == "ResponseComplete"
+            && (from..=to).contains(&asked.at)
+            && writes(&asked.verb)
+            && asked.account.starts_with("opensandbox")
+            && asked.resource != "leases"
+        {
+            let write = Write { account: asked.account, verb: asked.verb, resource: asked.resource };
+            *counts.entry(write).or_default() += 1;
         }
-        let resource = match object.subresource {
-            Some(subresource) => format!("{}/{subresource}", object.resource),
-            None => object.resource,
-        };
-        *counts.entry(Write { account: account.to_owned(), verb: event.verb, resource }).or_default() += 1;
     }
-    Ok(counts)
+    counts
 }
 
 #[cfg(test)]
@@ -95,13 +61,12 @@ mod tests {
             "{\"stage\":\"Resp".to_owned(),
         ]
         .join("\n");
-        let counts =
-            writes(log.as_bytes(), "2026-01-01T00:00:00Z".parse().unwrap(), "2026-01-01T00:00:05Z".parse().unwrap());
+        let counts = writes(&log, "2026-01-01T00:00:00Z".parse().unwrap(), "2026-01-01T00:00:05Z".parse().unwrap());
         let patch = Write {
             account: "opensandbox-controller".to_owned(),
             verb: "patch".to_owned(),
             resource: "pods/status".to_owned(),
         };
-        assert_eq!(counts.unwrap(), BTreeMap::from([(patch, 2)]));
+        assert_eq!(counts, BTreeMap::from([(patch, 2)]));
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use serde::Deserialize;
 
 use super::Right;
 
@@ -16,61 +15,19 @@ pub struct Used {
     pub refused: BTreeSet<Right>,
 }
 
-/// The part of an `audit.k8s.io/v1` Event that is read.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Event {
-    verb: String,
-    user: User,
-    object_ref: Option<ObjectRef>,
-    request_received_timestamp: Timestamp,
-    #[serde(default)]
-    annotations: Annotations,
-}
-
-#[derive(Deserialize)]
-struct User {
-    #[serde(default)]
-    username: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ObjectRef {
-    #[serde(default)]
-    resource: String,
-    subresource: Option<String>,
-    #[serde(default)]
-    api_group: String,
-}
-
-#[derive(Default, Deserialize)]
-struct Annotations {
-    #[serde(default, rename = "authorization.k8s.io/decision")]
-    decision: String,
-}
-
 /// Reads what the accounts of a namespace asked since a moment.
 pub fn read(log: &str, namespace: &str, since: Timestamp) -> Used {
     let mut used = Used::default();
-    for line in log.lines() {
-        // The line that the server is writing may be cut.
-        let Ok(event) = serde_json::from_str::<Event>(line) else { continue };
-        let account = event.user.username.strip_prefix("system:serviceaccount:").and_then(|name| name.split_once(':'));
-        // What is no object is the version and the health, which everybody may ask for.
-        let (Some((of, account)), Some(object)) = (account, event.object_ref) else { continue };
+    for asked in e2e::audit::read(log) {
         // Reviews of the own rights are allowed to everybody, too.
-        if of != namespace || event.request_received_timestamp < since || object.api_group == "authorization.k8s.io" {
+        if asked.namespace != namespace || asked.at < since || asked.group == "authorization.k8s.io" {
             continue;
         }
-        let resource = match object.subresource {
-            Some(subresource) => format!("{}/{subresource}", object.resource),
-            None => object.resource,
-        };
-        let right = Right { account: account.to_owned(), group: object.api_group, resource, verb: event.verb };
-        match event.annotations.decision.as_str() {
-            "forbid" => used.refused.insert(right),
-            _ => used.rights.insert(right),
+        let right = Right { account: asked.account, group: asked.group, resource: asked.resource, verb: asked.verb };
+        if asked.forbidden {
+            used.refused.insert(right)
+        } else {
+            used.rights.insert(right)
         };
     }
     used
