@@ -1,9 +1,11 @@
 //! Running cargo and what it built.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+
+use crate::tool;
 
 /// The workspace's root directory.
 pub fn root() -> PathBuf {
@@ -27,22 +29,27 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Where cargo puts the release binaries. Cargo is asked, since configuration and environment decide.
+/// Cargo's target directory. Cargo is asked, since configuration and environment decide.
+pub fn target_dir() -> Result<PathBuf> {
+    let metadata = cargo_metadata::MetadataCommand::new().current_dir(root()).no_deps().exec();
+    Ok(metadata.context("cargo metadata failed")?.target_directory.into())
+}
+
+/// The compiler.
+pub fn rustc() -> Command {
+    Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+}
+
+/// The target of this machine.
+pub fn host_target() -> Result<String> {
+    let text = tool::said(rustc().arg("-vV"), "")?;
+    let host = text.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc -vV names no host")?;
+    Ok(host.to_owned())
+}
+
+/// Where cargo puts the release binaries.
 pub fn release_dir() -> Result<PathBuf> {
-    let metadata = cargo(&["metadata", "--no-deps", "--format-version", "1"])
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot start cargo")?;
-    let text = String::from_utf8(metadata.stdout).context("cargo metadata is not UTF-8")?;
-    let target = text
-        .split_once("\"target_directory\":\"")
-        .and_then(|(_, rest)| rest.split_once('"'))
-        .map(|(dir, _)| PathBuf::from(dir))
-        .context("cargo metadata names no target directory")?;
-    let host = Command::new("rustc").arg("-vV").output().context("cannot start rustc")?;
-    let host = String::from_utf8(host.stdout).context("rustc -vV is not UTF-8")?;
-    let triple = host.lines().find_map(|l| l.strip_prefix("host: ")).context("rustc -vV names no host")?;
-    Ok(target.join(triple).join("release"))
+    Ok(target_dir()?.join(host_target()?).join("release"))
 }
 
 /// The packages whose binaries are shipped. They are always built together: cargo unites the features of

@@ -13,6 +13,7 @@ mod generate;
 mod images;
 mod progress;
 mod sim;
+mod tool;
 
 use std::process::ExitCode;
 

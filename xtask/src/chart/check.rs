@@ -1,20 +1,20 @@
 //! `cargo xtask chart --check`: what others' tools say of the chart.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::schemas;
 use crate::progress::Step;
+use crate::tool::{has, said};
 use crate::{cargo, generate};
 
 /// Generated files, `helm lint --strict` and `kubeconform -strict`, with every file of example values.
 /// A tool that is not installed is named, and its part left out.
 pub fn run(chart: &Path, locations: &[String]) -> Result<()> {
     generate::run(&generate::Options::check())?;
-    if !there("helm", "version") {
+    if !has("helm") {
         println!("not checked by helm: it is not installed (https://helm.sh/docs/intro/install/)");
         return Ok(());
     }
@@ -23,11 +23,11 @@ pub fn run(chart: &Path, locations: &[String]) -> Result<()> {
         let step = Step::new(&format!("helm lint --strict, {}", shown(file)));
         let mut lint = Command::new("helm");
         lint.args(["lint", "--strict", "--quiet"]).arg(chart).arg("--values").arg(file);
-        said(&mut lint, b"").with_context(|| format!("helm lint with {}", shown(file)))?;
+        said(&mut lint, "").with_context(|| format!("helm lint with {}", shown(file)))?;
         step.done();
     }
     println!("helm lint --strict: clean with {} files of values", values.len());
-    if !there("kubeconform", "-v") {
+    if !has("kubeconform") {
         println!("not checked by kubeconform: it is not installed (https://github.com/yannh/kubeconform)");
         return Ok(());
     }
@@ -37,13 +37,13 @@ pub fn run(chart: &Path, locations: &[String]) -> Result<()> {
         let step = Step::new(&format!("kubeconform -strict, {}", shown(file)));
         let mut template = Command::new("helm");
         template.args(["template", "opensandbox"]).arg(chart).args(["--namespace", "opensandbox-system", "--values"]);
-        let manifests = said(template.arg(file), b"").with_context(|| format!("helm template with {}", shown(file)))?;
+        let manifests = said(template.arg(file), "").with_context(|| format!("helm template with {}", shown(file)))?;
         let mut kubeconform = Command::new("kubeconform");
         kubeconform.args(["-strict", "-summary", "-ignore-missing-schemas"]);
         for location in &locations.0 {
             kubeconform.args(["-schema-location", location]);
         }
-        let checked = said(kubeconform.arg("-"), manifests.as_bytes());
+        let checked = said(kubeconform.arg("-"), &manifests);
         step.done();
         summary = match checked {
             Err(error) if locations.0.is_empty() && error.to_string().contains("failed downloading schema") => {
@@ -71,33 +71,4 @@ fn example_values(chart: &Path) -> Result<Vec<PathBuf>> {
 
 fn shown(path: &Path) -> String {
     path.strip_prefix(cargo::root()).unwrap_or(path).display().to_string()
-}
-
-/// Whether a tool is installed.
-fn there(program: &str, argument: &str) -> bool {
-    Command::new(program).arg(argument).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
-}
-
-/// What a program prints when it reads `input`; an error with what it complained about.
-pub fn said(command: &mut Command, input: &[u8]) -> Result<String> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot start {program}"))?;
-    let mut stdin = child.stdin.take().context("the program has no input")?;
-    let output = std::thread::scope(|scope| {
-        // It may print before it has read everything. One that ends early is told by its status.
-        scope.spawn(move || {
-            let _ = stdin.write_all(input);
-        });
-        child.wait_with_output()
-    })?;
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    if !output.status.success() {
-        bail!("{program} ended with {}:\n{}{}", output.status, stdout.trim(), stderr.trim());
-    }
-    Ok(stdout.into_owned())
 }

@@ -49,8 +49,7 @@ pub fn run(options: &Options) -> Result<()> {
     if options.check {
         return check::run(&folder, &options.schemas);
     }
-    let metadata = cargo_metadata::MetadataCommand::new().current_dir(cargo::root()).no_deps().exec();
-    let target = PathBuf::from(metadata.context("cargo metadata failed")?.target_directory);
+    let target = cargo::target_dir()?;
     let version = env!("CARGO_PKG_VERSION");
     let made = images::read_made(options.images.as_deref().unwrap_or(&target.join("images")));
 

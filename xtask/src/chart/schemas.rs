@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-use super::check::said;
+use crate::tool::said;
 
 /// Locations for `-schema-location`, and the directory that goes with them.
 pub struct Locations(pub Vec<String>, #[expect(dead_code, reason = "removed when dropped")] Option<Directory>);
@@ -50,7 +50,7 @@ impl Drop for Directory {
 }
 
 fn from_cluster(directory: &Directory) -> Result<()> {
-    let document = said(Command::new("kubectl").args(["get", "--raw", "/openapi/v2"]), b"")?;
+    let document = said(Command::new("kubectl").args(["get", "--raw", "/openapi/v2"]), "")?;
     let document: Value = serde_json::from_str(&document).context("the OpenAPI document is malformed")?;
     let definitions = document.get("definitions").and_then(Value::as_object).context("it defines nothing")?;
     for (name, schema) in files(definitions) {

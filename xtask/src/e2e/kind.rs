@@ -6,9 +6,9 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use super::kubectl::Kubectl;
-use super::tool::said;
 use super::{audit, plain};
 use crate::progress::Step;
+use crate::tool::said;
 
 /// A kind cluster.
 pub struct Cluster {

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::tool::said;
+use crate::tool::said;
 
 /// kubectl and helm on a cluster.
 pub struct Kubectl {

@@ -6,9 +6,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::kubectl::Kubectl;
-use super::tool::{said, wait};
+use super::tool::wait;
 use crate::cargo;
 use crate::progress::Step;
+use crate::tool::said;
 
 /// Name of the release.
 pub const NAME: &str = "opensandbox";

@@ -1,9 +1,8 @@
 //! The tools that a cluster needs, and where a stranger gets them.
 
-use std::io::{self, Write as _};
-use std::process::{Command, Stdio};
-
 use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::tool::has;
 
 /// Fails with the way to get them where tools are missing, before anything is built.
 pub fn need(tools: &[&str]) -> Result<()> {
@@ -17,12 +16,6 @@ pub fn need(tools: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn has(tool: &str) -> bool {
-    let found =
-        Command::new(tool).arg("--help").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    !matches!(found, Err(error) if error.kind() == io::ErrorKind::NotFound)
-}
-
 fn advice(tool: &str) -> String {
     let from = match tool {
         "kind" => {
@@ -34,29 +27,6 @@ fn advice(tool: &str) -> String {
         _ => "your distribution",
     };
     format!("  {tool}: {from}")
-}
-
-/// What a program prints, or an error with what it complained about.
-pub fn said(command: &mut Command, stdin: &str) -> Result<String> {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let line = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
-    let name = command.get_program().to_string_lossy().into_owned();
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot start {name}"))?;
-    if let Some(mut pipe) = child.stdin.take() {
-        // Who does not read has a reason, which it tells.
-        let _ = pipe.write_all(stdin.as_bytes());
-    }
-    let output = child.wait_with_output().with_context(|| format!("cannot wait for {name}"))?;
-    if !output.status.success() {
-        let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        bail!("{line} ended with {}: {complaint}", output.status);
-    }
-    String::from_utf8(output.stdout).with_context(|| format!("{name} does not print UTF-8"))
 }
 
 /// Asks again until something is so, or the deadline passes.

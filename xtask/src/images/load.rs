@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::tool;
+
 /// Where containerd listens unless told otherwise.
 const CONTAINERD: &str = "/run/containerd/containerd.sock";
 /// The namespace that Kubernetes uses in containerd.
@@ -99,19 +101,13 @@ impl Target {
     }
 }
 
-/// What a program prints, or an error with what it complained about.
+/// What a program prints, or an error with what it complained about and what to do.
 fn said(program: &str, arguments: &[&str], advice: &str) -> Result<String> {
-    let output = match Command::new(program).args(arguments).output() {
-        Ok(output) => output,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => bail!("{program} is not installed; {advice}"),
-        Err(error) => return Err(error).with_context(|| format!("cannot start {program}")),
-    };
-    if !output.status.success() {
-        let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        let advice = if advice.is_empty() { String::new() } else { format!("; {advice}") };
-        bail!("{program} {} ended with {}: {complaint}{advice}", arguments.join(" "), output.status);
-    }
-    String::from_utf8(output.stdout).with_context(|| format!("{program} does not print UTF-8"))
+    tool::said(Command::new(program).args(arguments), "").or_else(|error| match error.downcast_ref::<io::Error>() {
+        Some(cause) if cause.kind() == io::ErrorKind::NotFound => bail!("{program} is not installed; {advice}"),
+        _ if advice.is_empty() => Err(error),
+        _ => bail!("{error:#}; {advice}"),
+    })
 }
 
 #[cfg(test)]

@@ -126,7 +126,7 @@ fn make(options: &Options) -> Result<Vec<Made>> {
     if let Some((reference, name)) = options.tag.iter().find(|(_, name)| recipes.iter().all(|r| r.name != *name)) {
         bail!("--tag {reference}={name}: there is no image {name:?} among those to make");
     }
-    let target = options.target.clone().map_or_else(build::host_target, Ok)?;
+    let target = options.target.clone().map_or_else(crate::cargo::host_target, Ok)?;
     let metadata = build::metadata(&target)?;
     let out = options.out.clone().unwrap_or_else(|| metadata.target_directory.join("images").into());
     std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
