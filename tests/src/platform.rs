@@ -45,10 +45,12 @@ pub fn binaries() -> Result<&'static Path> {
     }
 }
 
+/// The whole workspace is named: cargo unites the features of what it builds at once, and a choice of packages
+/// would have most dependencies compiled once more.
 fn build() -> Result<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let status = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--package", "osb", "--package", "execd", "--package", "task-executor"])
+        .args(["build", "--quiet", "--workspace", "--bin", "osb", "--bin", "execd", "--bin", "task-executor"])
         .current_dir(root)
         .status()
         .context("cannot start cargo")?;

@@ -22,7 +22,7 @@ impl Options {
 
 /// Runs the generator of the `e2e` package, which links what the files are made from.
 pub fn run(options: &Options) -> Result<()> {
-    let mut generate = cargo::cargo(&["run", "--quiet", "--package", "e2e", "--bin", "generate", "--"]);
+    let mut generate = cargo::cargo(&["run", "--quiet", "--bin", "generate", "--"]);
     if options.check {
         generate.arg("--check");
     }

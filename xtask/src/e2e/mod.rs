@@ -160,7 +160,7 @@ fn on_cluster(
 ) -> Result<()> {
     let evidence = match &options.evidence {
         Some(directory) => std::path::absolute(directory)?,
-        None => target_dir()?.join("e2e"),
+        None => cargo::target_dir()?.join("e2e"),
     };
     let release = Release::new(kubectl, work.path(), &options.values)?;
     let has_next = !options.no_images && (kind.is_some() || !options.load.is_empty());
@@ -208,7 +208,7 @@ fn on_cluster(
 
 /// The suite, on the ground that a setting describes.
 fn suite(options: &Options, setting: Option<&Path>) -> std::process::Command {
-    let mut command = cargo::cargo(&["test", "--quiet", "--package", "e2e", "--test", "suite", "--"]);
+    let mut command = cargo::cargo(&["test", "--quiet", "--workspace", "--test", "suite", "--"]);
     command.args(&options.filter).args(&options.more);
     match setting {
         Some(path) => command.env(SETTING, path),
@@ -240,17 +240,11 @@ fn make_images(options: &Place, targets: &[String]) -> Result<()> {
 
 fn gather(kubectl: &Kubectl, directory: &Path) -> Result<()> {
     let step = Step::new("gathering evidence");
-    let mut command = cargo::cargo(&["run", "--quiet", "--package", "e2e", "--bin", "evidence", "--"]);
+    let mut command = cargo::cargo(&["run", "--quiet", "--bin", "evidence", "--"]);
     command.arg(kubectl.kubeconfig()).arg(directory).args([release::NAMESPACE, "default", "kube-system"]);
     let done = cargo::run(&mut command);
     step.done();
     done
-}
-
-/// Cargo's target directory.
-fn target_dir() -> Result<PathBuf> {
-    let metadata = cargo_metadata::MetadataCommand::new().current_dir(cargo::root()).no_deps().exec();
-    Ok(metadata.context("cargo metadata failed")?.target_directory.into())
 }
 
 /// A directory for this run.
@@ -258,7 +252,7 @@ struct Work(PathBuf);
 
 impl Work {
     fn new() -> Result<Self> {
-        let path = target_dir()?.join("e2e-work").join(std::process::id().to_string());
+        let path = cargo::target_dir()?.join("e2e-work").join(std::process::id().to_string());
         std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self(path))
     }

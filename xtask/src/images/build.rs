@@ -39,24 +39,10 @@ pub fn metadata(target: &str) -> Result<Metadata> {
     command.exec().context("cargo metadata failed")
 }
 
-/// The target of this machine.
-pub fn host_target() -> Result<String> {
-    let output = Command::new(rustc()).arg("-vV").output().context("cannot start rustc")?;
-    let text = String::from_utf8(output.stdout).context("rustc -vV is not UTF-8")?;
-    let host = text.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc -vV names no host")?;
-    Ok(host.to_owned())
-}
-
-fn rustc() -> std::ffi::OsString {
-    std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())
-}
-
 /// Fails where the target's standard library is not installed, before cargo fails with many words.
 pub fn check_target(target: &str) -> Result<()> {
-    let output = Command::new(rustc())
-        .args(["--print", "target-libdir", "--target", target])
-        .output()
-        .context("cannot start rustc")?;
+    let output =
+        cargo::rustc().args(["--print", "target-libdir", "--target", target]).output().context("cannot start rustc")?;
     let directory = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     ensure!(
         output.status.success() && !directory.is_empty(),
@@ -103,21 +89,24 @@ pub fn binaries(
     Ok(binaries)
 }
 
-/// Runs cargo and tells where the executables are, by name. A release always builds the packages of all
-/// images together: cargo unites the features of what it builds at once, so a binary built alone would be
-/// another one.
+/// Runs cargo and tells where the executables are, by name. Cargo unites the features of what it builds at once,
+/// so a binary built alone would be another one, and most of its dependencies compiled once more: a release always
+/// builds the packages of all images, and nothing else has a say in it; a development build shares with the tests'.
 fn build(all: &[Recipe], wanted: &[&Recipe], profile: Profile, target: &str) -> Result<BTreeMap<String, PathBuf>> {
-    let mut command =
-        cargo::cargo(&["build", "--message-format=json-render-diagnostics", "--target", target, "--bins"]);
-    let packages: Vec<&Recipe> = match profile {
+    let mut command = cargo::cargo(&["build", "--message-format=json-render-diagnostics", "--target", target]);
+    match profile {
         Profile::Release => {
-            command.arg("--release");
-            all.iter().collect()
+            command.args(["--release", "--bins"]);
+            for recipe in all {
+                command.args(["--package", &recipe.package]);
+            }
         }
-        Profile::Dev => wanted.to_vec(),
-    };
-    for recipe in packages {
-        command.args(["--package", &recipe.package]);
+        Profile::Dev => {
+            command.arg("--workspace");
+            for binary in wanted.iter().flat_map(|recipe| recipe.binaries()) {
+                command.args(["--bin", binary]);
+            }
+        }
     }
     run(&mut command)
 }
