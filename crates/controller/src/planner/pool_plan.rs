@@ -134,7 +134,7 @@ fn status(
     if let Some(trouble) = &s.memory.create_error {
         new.push(Condition::holds("PodsFailing", &trouble.reason, &trouble.message, now.clone()));
     } else if let Some((pod, _)) = &s.failing
-        && let Some(trouble) = &pod.failing
+        && let Some(trouble) = pod.held_up()
     {
         let trouble = conditions::steady(&old.conditions, "PodsFailing", trouble);
         new.push(Condition::holds("PodsFailing", &trouble.reason, &trouble.message, now.clone()));

@@ -459,7 +459,7 @@ impl World {
         let trouble = shelf
             .and_then(|s| s.failing())
             .and_then(|(uid, _)| self.pods.get(uid))
-            .and_then(|e| e.view.failing.clone())
+            .and_then(|e| e.view.held_up().cloned())
             .or_else(|| pool.memory.create_error.clone());
         let held = shelf.map_or(0, |s| s.of(Class::Held).len());
         if held + need > pool_max {

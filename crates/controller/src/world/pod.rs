@@ -118,6 +118,8 @@ pub struct PodView {
     pub restarts: i32,
     /// Why it does not start, where it says so.
     pub failing: Option<Trouble>,
+    /// Why no node takes it, where the scheduler says so; another node may come.
+    pub unplaced: Option<Trouble>,
     /// Why it, or a container of it, ended last.
     pub ended: Option<Trouble>,
     /// Who takes its claim.
@@ -196,6 +198,7 @@ impl PodView {
             deleting: meta.deletion_timestamp.is_some(),
             restarts: containers.iter().map(|c| c.restart_count).sum(),
             failing: init.iter().chain(containers).find_map(failing),
+            unplaced: status.conditions.iter().flatten().find_map(unplaced),
             ended,
             claimant: match (&daemons.execd, &daemons.task_executor) {
                 (Some(_), _) => Claimant::Execd,
@@ -218,6 +221,11 @@ impl PodView {
     /// Running, ready, with an address, and not on its way out.
     pub fn is_ready(&self) -> bool {
         !self.deleting && self.ready_since.is_some() && self.ip.is_some()
+    }
+
+    /// Why it does not get ready, where anybody says so.
+    pub fn held_up(&self) -> Option<&Trouble> {
+        self.failing.as_ref().or(self.unplaced.as_ref())
     }
 
     /// Over: no container of it will run again.
@@ -279,6 +287,14 @@ fn failing(container: &ContainerStatus) -> Option<Trouble> {
     })
 }
 
+fn unplaced(condition: &PodCondition) -> Option<Trouble> {
+    let unschedulable = condition.type_ == "PodScheduled" && condition.reason.as_deref() == Some("Unschedulable");
+    (unschedulable && condition.status != "True").then(|| {
+        let detail = condition.message.as_deref().unwrap_or("the scheduler finds no node");
+        Trouble::new("Unschedulable", format!("no node takes it: {detail}"))
+    })
+}
+
 /// Why a container ended, now or the last time; one that ended well and was not restarted is no trouble.
 fn ended(container: &ContainerStatus) -> Option<Trouble> {
     let current = container.state.as_ref().and_then(|s| s.terminated.as_ref());
@@ -323,6 +339,17 @@ mod tests {
             {"name": "c", "image": "i", "imageID": "", "ready": true, "restartCount": 1, "lastState": killed}]}));
         assert_eq!(seen.restarts, 1);
         assert_eq!(seen.ended.unwrap().reason, "OOMKilled");
+    }
+
+    #[test]
+    fn a_pod_that_no_node_takes_is_held_up_and_has_not_failed() {
+        let unschedulable = serde_json::json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+            "message": "0/5 nodes are available: pod has unbound immediate PersistentVolumeClaims."});
+        let seen = pod(serde_json::json!({"phase": "Pending", "conditions": [unschedulable]}));
+        assert_eq!(seen.failing, None);
+        assert!(seen.held_up().unwrap().message.contains("PersistentVolumeClaims"));
+        let placed = serde_json::json!({"type": "PodScheduled", "status": "True"});
+        assert_eq!(pod(serde_json::json!({"phase": "Pending", "conditions": [placed]})).held_up(), None);
     }
 
     #[test]

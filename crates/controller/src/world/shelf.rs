@@ -51,7 +51,7 @@ impl Shelf {
         if class != Class::Terminating {
             *self.revisions.entry(pod.revision.clone().unwrap_or_default()).or_default() += 1;
         }
-        if class == Class::Starting && pod.failing.is_some() {
+        if class == Class::Starting && pod.held_up().is_some() {
             self.failing.insert(pod.uid.clone());
         }
     }

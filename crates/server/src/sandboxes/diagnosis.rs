@@ -174,7 +174,12 @@ fn unscheduled(name: &str, unplaced: &PodCondition, events: &[Event], created: O
         return unbound;
     }
     let words = unplaced.message.as_deref().unwrap_or("the scheduler has not looked at it");
-    let action = if words.contains("storageclass") || words.contains("StorageClass") {
+    Diagnosis::new("Scheduling", format!("pod {name} has no node: {words}"), created).action(placement(words))
+}
+
+/// What to do about a pod that no node takes.
+fn placement(words: &str) -> &'static str {
+    if words.contains("storageclass") || words.contains("StorageClass") {
         "the cluster has no default StorageClass: name one in the volume, or have one made the default"
     } else if words.contains("PersistentVolumeClaim") {
         "the claim has no volume: the cluster may have no default StorageClass; name one, or make the volume"
@@ -182,8 +187,7 @@ fn unscheduled(name: &str, unplaced: &PodCondition, events: &[Event], created: O
         "no node has that much left: ask for less, or add nodes"
     } else {
         "the scheduler waits for a node that fits"
-    };
-    Diagnosis::new("Scheduling", format!("pod {name} has no node: {words}"), created).action(action)
+    }
 }
 
 /// A claim that nothing in the cluster will ever bind.
@@ -222,10 +226,11 @@ fn stuck(pod: &str, container: &ContainerStatus) -> Option<Diagnosis> {
     })
 }
 
-/// What to do about a container that does not start.
+/// What to do about a pod that does not start.
 pub fn advice(reason: &str, words: &str) -> &'static str {
     let lower = words.to_ascii_lowercase();
     match reason {
+        "Unschedulable" => placement(words),
         _ if lower.contains("unauthorized") || lower.contains("denied") || lower.contains("authentication") => {
             "the registry wants an account: give image.auth, or a pull secret to the nodes or the pool's template"
         }
