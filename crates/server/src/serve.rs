@@ -8,7 +8,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::middleware::{from_fn, from_fn_with_state};
-use http::{HeaderName, header};
+use axum::response::Response;
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use kube::Client;
@@ -169,6 +170,7 @@ impl Server {
                 app: self.app.clone(),
                 router: router.clone(),
                 peer,
+                stopping: stop.clone(),
                 closing: closing.clone(),
                 _place: place,
             };
@@ -196,6 +198,7 @@ struct Conversation {
     app: App,
     router: Router,
     peer: SocketAddr,
+    stopping: CancellationToken,
     closing: CancellationToken,
     _place: OwnedSemaphorePermit,
 }
@@ -218,14 +221,27 @@ impl Conversation {
         }
     }
 
-    /// Speaks HTTP. Once the server is closing, the request in progress is the last one.
+    /// Speaks HTTP. Once the server stops, each answer says that the connection ends with it, so that no client sends
+    /// its next request into the end; once it is closing, the request in progress is the last one. A connection on
+    /// which none has come yet is owed one: its client was let in and has no way to know.
     async fn speak(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, scheme: Scheme) {
-        let Self { app, router, peer, closing, _place } = self;
-        let service = router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
-            request.extensions_mut().insert(ConnectInfo(peer));
-            request.extensions_mut().insert(scheme);
-            request.map(axum::body::Body::new)
-        });
+        let Self { app, router, peer, stopping, closing, _place } = self;
+        let begun = CancellationToken::new();
+        let asked = begun.clone();
+        let service = router
+            .map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+                asked.cancel();
+                request.extensions_mut().insert(ConnectInfo(peer));
+                request.extensions_mut().insert(scheme);
+                request.map(axum::body::Body::new)
+            })
+            .map_response(move |mut response: Response| {
+                let upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+                if stopping.is_cancelled() && !upgrade {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                response
+            });
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(app.config.limits.header_read)
@@ -235,9 +251,16 @@ impl Conversation {
         let result = tokio::select! {
             result = connection.as_mut() => result,
             () = closing.cancelled() => {
-                connection.as_mut().graceful_shutdown();
+                let last = async {
+                    tokio::select! {
+                        // Ends by itself when no request comes in the time that its head may take.
+                        result = connection.as_mut() => return result,
+                        () = begun.cancelled() => connection.as_mut().graceful_shutdown(),
+                    }
+                    connection.await
+                };
                 tokio::select! {
-                    result = connection => result,
+                    result = last => result,
                     () = app.stop.cancelled() => Ok(()),
                 }
             }

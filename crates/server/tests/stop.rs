@@ -17,6 +17,8 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::rt::TokioExecutor;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 #[tokio::test]
@@ -59,5 +61,29 @@ async fn a_stream_in_progress_ends_in_good_order_after_the_stop() {
     go_on.notify_one();
     let rest = tokio::time::timeout(DEADLINE, body.collect()).await.unwrap().expect("the stream ends in good order");
     assert_eq!(rest.to_bytes(), "last");
+    world.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_was_let_in_is_owed_an_answer_and_told_that_it_is_the_last() {
+    let mut world = World::with(|config| config.limits.shutdown = DEADLINE).await;
+    let mut used = TcpStream::connect(world.address).await.unwrap();
+    let ask = format!("GET /health HTTP/1.1\r\nhost: {}\r\n\r\n", world.address);
+    used.write_all(ask.as_bytes()).await.unwrap();
+    let mut begun = [0; 12];
+    used.read_exact(&mut begun).await.unwrap();
+    assert_eq!(&begun, b"HTTP/1.1 200");
+    let mut fresh = TcpStream::connect(world.address).await.unwrap();
+    // Connections are accepted in their order: the answer on a third one shows that the fresh one was let in.
+    let probe = Request::builder().uri(format!("http://{}/health", world.address)).body(Body::empty()).unwrap();
+    assert_eq!(world.raw(probe).await.status, StatusCode::OK);
+
+    world.stop();
+    let mut rest = Vec::new();
+    tokio::time::timeout(DEADLINE, used.read_to_end(&mut rest)).await.expect("idle ones end").unwrap();
+    fresh.write_all(ask.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    tokio::time::timeout(DEADLINE, fresh.read_to_string(&mut answer)).await.expect("it ends").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
     world.shut_down().await;
 }
