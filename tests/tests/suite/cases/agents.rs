@@ -7,10 +7,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use api_types::crd::{BatchSandbox, Pool};
 use e2e::ground::{Ground, tool};
-use e2e::watch::until;
+use e2e::watch::{LIMIT, none_left, until};
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
+use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 use opensandbox::Sandbox;
 use serde::Deserialize;
@@ -37,11 +38,10 @@ pub async fn agents_held_at_once_have_a_pod_and_an_environment_each(ground: &Gro
     }
     try_join_all(sandboxes.iter().map(Sandbox::kill)).await?;
     ensure!(at_rest(ground, "many", 10).await?.status.is_some_and(|s| s.total <= 50), "the pool is too large");
-    let client = ground.client().await?;
-    let pods = Api::<Pod>::namespaced(client, ground.namespace());
-    let left = pods.list(&ListParams::default().labels("pool=many")).await?;
-    let used: Vec<_> = left.iter().map(ResourceExt::name_any).filter(|name| hosts.contains(name)).collect();
-    ensure!(used.is_empty(), "used pods are still there: {used:?}");
+    // What is terminating counts for nobody: the kubelet still has it for as long as its grace lasts.
+    let pods = Api::<Pod>::namespaced(ground.client().await?, ground.namespace());
+    let of_pool = watcher::Config::default().labels("pool=many");
+    none_left(LIMIT, pods, of_pool, "used pods", |pod: &Pod| hosts.contains(&pod.name_any())).await?;
     Ok(())
 }
 

@@ -6,6 +6,7 @@ mod bad_install;
 mod chaos;
 mod crash;
 mod isolation;
+mod lifecycle;
 mod limits;
 mod rbac;
 mod rolling;
@@ -26,6 +27,8 @@ pub fn all() -> Vec<Case> {
         case!(agents::agents_held_at_once_have_a_pod_and_an_environment_each),
         case!(agents::sixty_python_agents_at_twenty_a_time_all_succeed, needs: &[Need::Python]),
         case!(agents::a_pod_that_is_killed_is_a_typed_error_and_never_another_agents_pod),
+        case!(lifecycle::a_pool_lives_and_ends_by_the_api_alone),
+        case!(lifecycle::a_sandbox_ends_at_its_time_and_leaves_nothing),
         case!(tasks::tasks_are_counted_exactly_and_their_pods_come_back),
         case!(isolation::a_sandbox_drives_neither_its_own_daemons_nor_a_neighbours),
         case!(isolation::a_token_opens_nothing_of_the_next_owner),
