@@ -1,6 +1,6 @@
 //! OpenAPI 3.1, made from the table of routes and the schemas of the wire types.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use api_types::{ErrorBody, ErrorCode};
 use axum::Json;
@@ -33,7 +33,6 @@ pub fn document() -> Value {
         s.meta_schema = None;
     });
     let mut generator = SchemaGenerator::new(settings);
-    let error = generator.subschema_for::<ErrorBody>();
     let mut paths: BTreeMap<String, Value> = BTreeMap::new();
     for route in ROUTES {
         let path = paths.entry(route.path.replace("{*", "{")).or_insert_with(|| json!({}));
@@ -57,13 +56,6 @@ pub fn document() -> Value {
             "schemas": generator.take_definitions(true),
             "securitySchemes": {
                 "apiKey": {"type": "apiKey", "in": "header", "name": api_types::names::headers::API_KEY},
-            },
-            "responses": {
-                "Error": {
-                    "description": "A refusal or a failure.",
-                    "headers": {"X-Request-ID": {"schema": {"type": "string"}}},
-                    "content": {"application/json": {"schema": error}},
-                },
             },
         },
     })
@@ -102,7 +94,11 @@ fn capital(text: &str) -> String {
 
 fn parameters(route: &Route) -> Vec<Value> {
     let of_path = route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).map(|name| {
-        json!({"name": name.trim_start_matches('*'), "in": "path", "required": true, "schema": {"type": "string"}})
+        let schema = match name {
+            "port" => json!({"type": "integer", "minimum": 1, "maximum": 65535}),
+            _ => json!({"type": "string", "minLength": 1}),
+        };
+        json!({"name": name.trim_start_matches('*'), "in": "path", "required": true, "schema": schema})
     });
     let given = |place: &'static str| move |(name, description, schema): &Parameter| json!({"name": name, "in": place, "description": description, "schema": schema()});
     of_path.chain(route.query.iter().map(given("query"))).chain(route.headers.iter().map(given("header"))).collect()
@@ -111,14 +107,47 @@ fn parameters(route: &Route) -> Vec<Value> {
 /// Success, and per status the codes with their meaning and what to do.
 fn responses(route: &Route, generator: &mut SchemaGenerator) -> Map<String, Value> {
     let mut responses = Map::new();
-    let (status, body) = route.success;
-    if !route.errors.contains(&ErrorCode::NotSupported) || route.body.is_some() {
-        let mut success = json!({"description": "Success."});
-        if let Some(body) = body {
-            success["content"] = json!({"application/json": {"schema": body(generator)}});
+    if let Some((status, success)) = success(route, generator) {
+        if let Some(also) = route.also {
+            responses.insert(also.to_string(), success.clone());
         }
-        responses.insert(status.to_string(), success);
+        responses.insert(status, success);
     }
+    let mut by_status: BTreeMap<u16, Vec<ErrorCode>> = BTreeMap::new();
+    for code in errors(route) {
+        by_status.entry(code.status()).or_default().push(code);
+    }
+    for (status, codes) in by_status {
+        responses.insert(status.to_string(), refusal(&codes, generator));
+    }
+    responses
+}
+
+/// Status and answer of success; what is always refused has none.
+fn success(route: &Route, generator: &mut SchemaGenerator) -> Option<(String, Value)> {
+    if route.errors == [ErrorCode::NotSupported] {
+        return None;
+    }
+    if route.path.contains("/proxy/") {
+        return Some(("default".to_owned(), json!({"description": "What the sandbox answers."})));
+    }
+    let (status, body) = route.success;
+    let mut content = Map::new();
+    if let Some(body) = body {
+        content.insert("application/json".to_owned(), json!({"schema": body(generator)}));
+    }
+    for media in route.media {
+        content.insert((*media).to_owned(), json!({"schema": {"type": "string"}}));
+    }
+    let mut success = json!({"description": "Success.", "headers": headers(route.answers)});
+    if !content.is_empty() {
+        success["content"] = Value::Object(content);
+    }
+    Some((status.to_string(), success))
+}
+
+/// Every code an operation may be refused with.
+fn errors(route: &Route) -> impl Iterator<Item = ErrorCode> {
     let of_every: &[ErrorCode] = if route.keyed {
         &[
             ErrorCode::MissingApiKey,
@@ -132,23 +161,49 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Map<String, Valu
     } else {
         &[ErrorCode::Internal]
     };
-    let of_body: &[ErrorCode] = if route.body.is_some() { &[ErrorCode::BodyTooLarge] } else { &[] };
-    let mut by_status: BTreeMap<u16, Vec<String>> = BTreeMap::new();
-    for code in route.errors.iter().chain(of_every).chain(of_body) {
-        let line = format!("`{}`: {} {}", code.as_str(), code.meaning(), code.action());
-        by_status.entry(code.status()).or_default().push(line);
-    }
-    for (status, lines) in by_status {
-        let response = json!({"$ref": "#/components/responses/Error", "description": lines.join("\n\n")});
-        responses.insert(status.to_string(), response);
-    }
-    responses
+    let of_body: &[ErrorCode] =
+        if route.body.is_some() { &[ErrorCode::InvalidRequest, ErrorCode::BodyTooLarge] } else { &[] };
+    // The proxy passes a path on as it is.
+    let read = route.path.contains('{') && !route.path.contains("/proxy/");
+    let of_path: &[ErrorCode] = if read { &[ErrorCode::InvalidRequest] } else { &[] };
+    let mut met = HashSet::new();
+    route.errors.iter().chain(of_every).chain(of_body).chain(of_path).copied().filter(move |code| met.insert(*code))
+}
+
+/// An answer of these codes, which have one status.
+fn refusal(codes: &[ErrorCode], generator: &mut SchemaGenerator) -> Value {
+    let line = |code: &ErrorCode| format!("`{}`: {} {}", code.as_str(), code.meaning(), code.action());
+    let words: Vec<_> = codes.iter().map(line).collect();
+    let names: Vec<_> = codes.iter().map(|code| code.as_str()).collect();
+    let mut schema = generator.subschema_for::<ErrorBody>();
+    schema.insert("properties".to_owned(), json!({"code": {"enum": names}}));
+    let own: &[Parameter] = if codes.iter().any(|code| MAY_HELP_LATER.contains(code)) { &[RETRY_AFTER] } else { &[] };
+    json!({
+        "description": words.join("\n\n"),
+        "headers": headers(own),
+        "content": {"application/json": {"schema": schema}},
+    })
+}
+
+/// Codes that come with a `Retry-After` where the server knows when a retry may help.
+const MAY_HELP_LATER: [ErrorCode; 4] =
+    [ErrorCode::Overloaded, ErrorCode::RateLimited, ErrorCode::PoolCapacityExhausted, ErrorCode::InvalidState];
+const RETRY_AFTER: Parameter =
+    ("Retry-After", "Seconds after which a retry may help.", || json!({"type": "integer", "minimum": 1}));
+const REQUEST_ID: Parameter = (
+    "X-Request-ID",
+    "The request's own id, or a new one; the log has it too.",
+    || json!({"type": "string", "minLength": 1, "maxLength": 128}),
+);
+
+fn headers(own: &[Parameter]) -> Map<String, Value> {
+    let all = [REQUEST_ID].into_iter().chain(own.iter().copied());
+    all.map(|(name, description, schema)| (name.to_owned(), json!({"description": description, "schema": schema()})))
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
 
     #[test]
@@ -162,6 +217,10 @@ mod tests {
                 assert!(names.insert(operation["operationId"].as_str().unwrap().to_owned()), "{}", route.path);
                 assert_eq!(operation["security"].is_array(), route.keyed, "{}", route.path);
                 assert!(operation["responses"]["500"].is_object(), "{}", route.path);
+                for (status, answer) in operation["responses"].as_object().unwrap() {
+                    let named = answer["headers"]["X-Request-ID"].is_object();
+                    assert!(named || status == "default", "{} {status}", route.path);
+                }
                 for part in route.path.split('/').filter(|p| p.starts_with('{')) {
                     let name = part.trim_matches(['{', '}', '*']);
                     let parameters = operation["parameters"].as_array().unwrap();

@@ -9,7 +9,7 @@ use api_types::lifecycle::{
     CreatePoolRequest, ListPoolsResponse, PoolCapacity, PoolResponse, PoolStatusSummary, UpdatePoolRequest,
 };
 use axum::Json as Answer;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use http::StatusCode;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use kube::ResourceExt as _;
@@ -19,6 +19,7 @@ use serde_json::json;
 use crate::app::App;
 use crate::error::{ApiError, chain, within};
 use crate::front::body::Json;
+use crate::front::path::Path;
 use crate::labels::is_object_name;
 
 /// How long a list waits for the first view of the world after a start.

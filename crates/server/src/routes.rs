@@ -62,6 +62,12 @@ pub struct Route {
     pub body: Option<SchemaOf>,
     /// Status of success, and its body.
     pub success: (u16, Option<SchemaOf>),
+    /// Another status with the content of success.
+    pub also: Option<u16>,
+    /// Other types of content that success may have, besides the JSON of its body.
+    pub media: &'static [&'static str],
+    /// Headers of success, besides those of every answer.
+    pub answers: &'static [Parameter],
     /// Errors of its own; those of every route are added.
     pub errors: &'static [ErrorCode],
     /// What serves it.
@@ -87,6 +93,9 @@ impl Route {
             headers: &[],
             body: None,
             success: (200, None),
+            also: None,
+            media: &[],
+            answers: &[],
             errors: &[],
             handler,
         }
@@ -118,6 +127,21 @@ impl Route {
         self
     }
 
+    const fn media(mut self, media: &'static [&'static str]) -> Self {
+        self.media = media;
+        self
+    }
+
+    const fn also(mut self, status: u16) -> Self {
+        self.also = Some(status);
+        self
+    }
+
+    const fn answers(mut self, headers: &'static [Parameter]) -> Self {
+        self.answers = headers;
+        self
+    }
+
     const fn fails(mut self, errors: &'static [ErrorCode]) -> Self {
         self.errors = errors;
         self
@@ -140,6 +164,17 @@ const LAST_EVENT: Parameter = (
     "Id of the last event that was received; the state it told is not told again.",
     || json!({"type": "string"}),
 );
+const LOCATION: Parameter = ("Location", "Path of the sandbox.", || json!({"type": "string"}));
+const SERVER_TIMING: Parameter = (
+    "Server-Timing",
+    "Milliseconds from the request to each phase that was seen: accepted, granted, claimed, execd.",
+    || json!({"type": "string"}),
+);
+const DEPRECATION: Parameter =
+    ("Deprecation", "`true` on the plain text that is answered without a scope.", || json!({"type": "string"}));
+const PLAIN: &[&str] = &["text/plain"];
+const HTML: &[&str] = &["text/html"];
+const EVENT_STREAM: &[&str] = &["text/event-stream"];
 const WAIT: Parameter = (
     "wait",
     "Longest wait, in seconds, for the sandbox to be usable; after it the answer has the state Pending and the sandbox goes on coming about. Without it the answer waits as long as the server allows, and a create that fails leaves nothing.",
@@ -152,7 +187,8 @@ pub static ROUTES: &[Route] = &[
         .open()
         .gives(200, Some(object)),
     Route::new(&["get"], "/healthz", "getHealthz", "Whether the process answers, as plain text.", || get(healthz))
-        .open(),
+        .open()
+        .media(PLAIN),
     Route::new(
         &["get"],
         "/readyz",
@@ -160,11 +196,13 @@ pub static ROUTES: &[Route] = &[
         "Whether requests can be served, as plain text; what is missing with status 503.",
         || get(readyz),
     )
-    .open(),
+    .open()
+    .also(503)
+    .media(PLAIN),
     Route::new(&["get"], "/version", "getVersion", "The server's version.", || get(version))
         .open()
         .gives(200, Some(object)),
-    Route::new(&["get"], "/docs", "getDocs", "This document as a page.", || get(openapi::page)).open(),
+    Route::new(&["get"], "/docs", "getDocs", "This document as a page.", || get(openapi::page)).open().media(HTML),
     Route::new(&["get"], "/openapi.json", "getOpenApi", "This document.", || get(openapi::handle))
         .open()
         .gives(200, Some(object)),
@@ -180,6 +218,7 @@ pub static ROUTES: &[Route] = &[
         .query(&[WAIT])
         .takes(schema::<CreateSandboxRequest>)
         .gives(202, Some(schema::<CreateSandboxResponse>))
+        .answers(&[LOCATION, SERVER_TIMING])
         .fails(&[
             ErrorCode::InvalidRequest,
             ErrorCode::InvalidMetadataLabel,
@@ -262,6 +301,8 @@ pub static ROUTES: &[Route] = &[
         ("container", "Container; the sandbox's own when absent.", || json!({"type": "string"})),
     ])
     .gives(200, Some(schema::<diagnostics::Diagnosis>))
+    .media(PLAIN)
+    .answers(&[DEPRECATION])
     .fails(&[
         ErrorCode::InvalidRequest,
         ErrorCode::DiagnosticsScopeUnsupported,
@@ -271,6 +312,7 @@ pub static ROUTES: &[Route] = &[
     Route::new(&["get"], "/sandboxes/{id}/diagnostics/inspect", "inspectPod", "The pod, as plain text.", || {
         get(diagnostics::inspect)
     })
+    .media(PLAIN)
     .fails(&[ErrorCode::SandboxNotFound, ErrorCode::PodIpNotAvailable]),
     Route::new(
         &["get"],
@@ -283,6 +325,7 @@ pub static ROUTES: &[Route] = &[
         ("tail", "Log lines.", || json!({"type": "integer", "minimum": 1, "maximum": 10_000, "default": 50})),
         ("event_limit", "Events.", || json!({"type": "integer", "minimum": 1, "maximum": 500, "default": 20})),
     ])
+    .media(PLAIN)
     .fails(&[ErrorCode::InvalidRequest, ErrorCode::SandboxNotFound]),
     Route::new(
         &["get"],
@@ -293,6 +336,8 @@ pub static ROUTES: &[Route] = &[
     )
     .query(&[SCOPE, ("limit", "Events.", || json!({"type": "integer", "minimum": 1, "maximum": 500, "default": 50}))])
     .gives(200, Some(schema::<diagnostics::Diagnosis>))
+    .media(PLAIN)
+    .answers(&[DEPRECATION])
     .fails(&[ErrorCode::InvalidRequest, ErrorCode::SandboxNotFound]),
     Route {
         headers: &[LAST_EVENT],
@@ -303,6 +348,7 @@ pub static ROUTES: &[Route] = &[
             "Server-sent events: `state` with the sandbox at once and after each change, `gone` at its end.",
             || get(sandboxes::watch::handle),
         )
+        .media(EVENT_STREAM)
         .fails(&[ErrorCode::SandboxNotFound])
     },
     Route::new(

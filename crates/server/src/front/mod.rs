@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod body;
 pub mod observe;
+pub mod path;
 pub mod query;
 pub mod request_id;
 pub mod unmatched;

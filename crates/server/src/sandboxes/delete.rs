@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use api_types::crd::BatchSandbox;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use http::StatusCode;
 use kube::ResourceExt as _;
 use kube::api::{DeleteParams, Preconditions};
@@ -12,6 +12,7 @@ use kube::core::response::Status;
 use super::find::find;
 use crate::app::App;
 use crate::error::{ApiError, chain, from_kube, within};
+use crate::front::path::Path;
 
 /// Tries of a deletion that nobody waits for, and the first pause between them.
 const TRIES: u32 = 6;

@@ -2,7 +2,7 @@
 
 use api_types::ErrorCode;
 use api_types::crd::{BatchSandbox, Daemons};
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
 use k8s_openapi::api::core::v1::{Event, Pod};
@@ -16,6 +16,7 @@ use super::find::find;
 use super::state::claimed;
 use crate::app::App;
 use crate::error::{ApiError, from_kube, within};
+use crate::front::path::Path;
 use crate::front::query::Query;
 
 /// Type of the content.
@@ -89,8 +90,8 @@ async fn tail_of(
     let container = match container {
         Some(container) => Some(container.to_owned()),
         None => {
-            let pod = within(deadline, &doing, pods.get(&name)).await?.map_err(|e| from_kube(&e, &doing))?;
-            let spec = pod.spec.unwrap_or_default();
+            let pod = within(deadline, &doing, pods.get_opt(&name)).await?.map_err(|e| from_kube(&e, &doing))?;
+            let spec = pod.ok_or_else(|| pod_is_gone(object))?.spec.unwrap_or_default();
             Daemons::of(&spec).execd.or_else(|| spec.containers.first().map(|c| c.name.clone()))
         }
     };
@@ -101,7 +102,10 @@ async fn tail_of(
         timestamps: true,
         ..LogParams::default()
     };
-    within(deadline, &doing, pods.logs(&name, &params)).await?.map_err(|e| from_kube(&e, &doing))
+    within(deadline, &doing, pods.logs(&name, &params)).await?.map_err(|error| match &error {
+        kube::Error::Api(status) if status.code == 404 => pod_is_gone(object),
+        _ => from_kube(&error, &doing),
+    })
 }
 
 /// The pod, as plain text.
@@ -228,6 +232,10 @@ fn pod_of(object: &BatchSandbox) -> Result<String, ApiError> {
 
 fn no_pod(object: &BatchSandbox) -> ApiError {
     ApiError::new(ErrorCode::PodIpNotAvailable, format!("sandbox {} has no pod yet", object.name_any()))
+}
+
+fn pod_is_gone(object: &BatchSandbox) -> ApiError {
+    ApiError::new(ErrorCode::PodIpNotAvailable, format!("the pod of sandbox {} is gone", object.name_any()))
 }
 
 fn plain(content: String) -> Response {

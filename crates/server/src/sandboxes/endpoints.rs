@@ -6,7 +6,7 @@ use api_types::ErrorCode;
 use api_types::crd::BatchSandbox;
 use api_types::lifecycle::Endpoint;
 use axum::Json;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 
@@ -16,6 +16,7 @@ use super::view::some;
 use crate::app::App;
 use crate::config::{Config, EndpointMode};
 use crate::error::ApiError;
+use crate::front::path::Path;
 use crate::front::query::Query;
 use crate::front::via::Via;
 

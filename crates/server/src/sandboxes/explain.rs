@@ -7,7 +7,7 @@ use api_types::ids::SandboxId;
 use api_types::lifecycle::SandboxStatus;
 use api_types::names::annotations;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -19,6 +19,7 @@ use super::find::fetch;
 use super::state::{claimed, status};
 use crate::app::App;
 use crate::error::ApiError;
+use crate::front::path::Path;
 use crate::labels::is_object_name;
 
 /// Answers from Kubernetes itself: who asks why wants what is true now.

@@ -2,12 +2,13 @@
 
 use api_types::lifecycle::Sandbox;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 
 use super::find::find;
 use super::view;
 use crate::app::App;
 use crate::error::ApiError;
+use crate::front::path::Path;
 
 /// Answers from memory.
 pub async fn handle(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Sandbox>, ApiError> {

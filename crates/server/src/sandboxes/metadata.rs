@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use api_types::lifecycle::Sandbox;
 use axum::Json as Answer;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde_json::json;
 
 use super::find::{find, patch};
@@ -13,6 +13,7 @@ use super::view;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::front::body::Json;
+use crate::front::path::Path;
 
 /// Sets and takes away labels of the caller.
 pub async fn handle(

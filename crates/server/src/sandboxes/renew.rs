@@ -3,7 +3,7 @@
 use api_types::ErrorCode;
 use api_types::lifecycle::RenewExpiration;
 use axum::Json as Answer;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
@@ -13,6 +13,7 @@ use super::object::whole_second_after;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::front::body::Json;
+use crate::front::path::Path;
 
 /// Moves the end.
 pub async fn handle(

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use api_types::lifecycle::Sandbox;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures::Stream;
@@ -16,6 +16,7 @@ use super::find::find;
 use super::view;
 use crate::app::App;
 use crate::error::ApiError;
+use crate::front::path::Path;
 use crate::metrics::Counted;
 use crate::store::{Seen, Waiter};
 
