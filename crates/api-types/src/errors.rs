@@ -69,6 +69,8 @@ catalogue! {
     InvalidSecureAccess = "MISSING_OR_INVALID_SECURE_ACCESS", 401, "Ask for the endpoint again and send its headers.";
     /// The API key may not do this.
     InsufficientScope = "INSUFFICIENT_SCOPE", 403, "Use a key whose scope allows it; the message names the scope.";
+    /// The service that knows the tenants can't be asked.
+    TenantProviderUnavailable = "TENANT_PROVIDER_UNAVAILABLE", 503, "Try again; the server's log says what is wrong with it.";
     /// The caller sends more requests than it may.
     RateLimited = "GENERAL::RATE_LIMITED", 429, "Try again after Retry-After, and send fewer.";
     /// No route has this path.

@@ -30,6 +30,8 @@ pub mod labels {
     pub const EVICT: &str = "pool.opensandbox.io/evict";
     /// BatchSandbox made by the lifecycle server: the sandbox id.
     pub const SANDBOX_ID: &str = "opensandbox.io/id";
+    /// BatchSandbox made for a tenant: the tenant's name.
+    pub const TENANT: &str = "opensandbox.io/tenant";
     /// BatchSandbox made without a timeout: `"true"`.
     pub const MANUAL_CLEANUP: &str = "opensandbox.io/manual-cleanup";
     /// Prefix that user metadata must not use.

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::front::rate::Rate;
 use crate::gateway::Gateway;
 use crate::keys::ApiKeys;
+use crate::tenants::Tenants;
 
 /// Configuration of a [`Server`](crate::Server).
 #[derive(Clone)]
@@ -15,6 +17,8 @@ pub struct Config {
     pub namespace: String,
     /// Keys that open the API; none leaves it open, which only a loopback listener may be.
     pub api_keys: ApiKeys,
+    /// Who the tenants are; with them `api_keys` opens nothing and `namespace` holds nothing.
+    pub tenants: Option<Tenants>,
     /// Says in words that an open server may listen beyond loopback.
     pub allow_open: bool,
     /// The platform's secret that execd tokens are derived from; the controller has the same. The
@@ -51,6 +55,7 @@ impl Default for Config {
         Self {
             namespace: "default".to_owned(),
             api_keys: ApiKeys::default(),
+            tenants: None,
             allow_open: false,
             token_secret: random_secret(),
             endpoints: EndpointMode::Auto,
@@ -95,6 +100,8 @@ pub enum EndpointMode {
 pub struct Limits {
     /// Largest JSON body.
     pub body_bytes: usize,
+    /// How often one caller may ask this replica; the proxy is not bounded by it.
+    pub rate: Option<Rate>,
     /// Creates in progress at once.
     pub concurrent_creates: usize,
     /// Open connections.
@@ -129,6 +136,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body_bytes: 1 << 20,
+            rate: None,
             concurrent_creates: 1024,
             connections: 8192,
             create_timeout: Duration::from_secs(60),

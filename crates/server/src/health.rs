@@ -3,10 +3,7 @@
 use std::sync::Weak;
 use std::time::Duration;
 
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
-use kube::Api;
-use kube::api::PostParams;
-use kube::runtime::watcher;
+use telemetry::kubernetes::{self, Rule};
 use telemetry::{Check, Readiness};
 
 use crate::app::Shared;
@@ -17,17 +14,15 @@ const GROUP: &str = api_types::names::GROUP;
 /// While rights are missing they are asked about again after this.
 const AGAIN: Duration = Duration::from_secs(15);
 
-/// Rights without which the server can't do its work: verb, group, resource.
-pub const NEEDED: [(&str, &str, &str); 9] = [
-    ("get", GROUP, "batchsandboxes"),
-    ("list", GROUP, "batchsandboxes"),
-    ("watch", GROUP, "batchsandboxes"),
-    ("create", GROUP, "batchsandboxes"),
-    ("patch", GROUP, "batchsandboxes"),
-    ("delete", GROUP, "batchsandboxes"),
-    ("get", GROUP, "pools"),
-    ("list", GROUP, "pools"),
-    ("watch", GROUP, "pools"),
+/// Rights without which the server can't do its work.
+const NEEDED: [Rule; 2] = [
+    Rule {
+        group: GROUP,
+        resource: "batchsandboxes",
+        verbs: &["get", "list", "watch", "create", "patch", "delete"],
+        name: None,
+    },
+    Rule { group: GROUP, resource: "pools", verbs: &["get", "list", "watch"], name: None },
 ];
 
 /// The checks of a server.
@@ -59,45 +54,6 @@ impl Default for Health {
     }
 }
 
-/// What is wrong with a watch, and whether waiting alone may mend it.
-#[derive(Debug, PartialEq, Eq)]
-pub struct WatchTrouble {
-    /// One sentence with what to do.
-    pub message: String,
-    /// Somebody has to do something.
-    pub lasting: bool,
-}
-
-/// Reads the error of a watch.
-pub fn watch_trouble(error: &watcher::Error, plural: &str, namespace: &str) -> WatchTrouble {
-    let kube = match error {
-        watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => Some(error),
-        watcher::Error::WatchFailed(error) => Some(error),
-        _ => None,
-    };
-    let code = match (error, kube) {
-        (watcher::Error::WatchError(status), _) => Some(status.code),
-        (_, Some(kube::Error::Api(status))) => Some(status.code),
-        _ => None,
-    };
-    let lasting = |message: String| WatchTrouble { message, lasting: true };
-    match code {
-        Some(404) => lasting(format!(
-            "the resource {plural}.{GROUP} is not known to the API server: install the CustomResourceDefinitions (Helm value crds.install)"
-        )),
-        Some(403) => lasting(format!(
-            "not allowed to list and watch {plural}.{GROUP} in namespace {namespace}: grant both verbs to the server's service account"
-        )),
-        Some(401) => {
-            lasting("the API server does not take our credentials: check the service account's token".to_owned())
-        }
-        Some(code) => {
-            WatchTrouble { message: format!("the API server answers {code}: {}", chain(error)), lasting: false }
-        }
-        None => WatchTrouble { message: format!("the API server can't be reached: {}", chain(error)), lasting: false },
-    }
-}
-
 /// Asks which of the needed rights are missing, until none is.
 pub async fn watch_access(app: Weak<Shared>) {
     loop {
@@ -114,7 +70,7 @@ pub async fn watch_access(app: Weak<Shared>) {
                 return;
             }
             Ok(missing) => {
-                let message = format!("missing in namespace {}: {}", shared.config.namespace, missing.join(", "));
+                let message = format!("missing: {}; install the chart's RBAC", missing.join("; "));
                 tracing::warn!(message, "rights");
                 access.fail(message);
             }
@@ -128,53 +84,12 @@ pub async fn watch_access(app: Weak<Shared>) {
     }
 }
 
-/// The rights that are missing, as `verb resource`.
+/// The rights that are missing in every namespace that is known.
 async fn missing(app: &Shared) -> kube::Result<Vec<String>> {
-    let api: Api<SelfSubjectAccessReview> = Api::all(app.client.clone());
-    let reviews = NEEDED.map(|(verb, group, resource)| {
-        let api = api.clone();
-        let attributes = ResourceAttributes {
-            namespace: Some(app.config.namespace.clone()),
-            verb: Some(verb.to_owned()),
-            group: Some(group.to_owned()),
-            resource: Some(resource.to_owned()),
-            ..ResourceAttributes::default()
-        };
-        let spec = SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..Default::default() };
-        let review = SelfSubjectAccessReview { spec, ..Default::default() };
-        async move {
-            let asked = tokio::time::timeout(AGAIN, api.create(&PostParams::default(), &review)).await;
-            let allowed = match asked {
-                Ok(Ok(answer)) => answer.status.is_none_or(|status| status.allowed),
-                // An API that answers no such question has no rights to lack.
-                Ok(Err(kube::Error::Api(_))) => true,
-                Ok(Err(error)) => return Err(error),
-                Err(_) => false,
-            };
-            Ok((!allowed).then(|| format!("{verb} {resource}.{group}")))
-        }
-    });
-    let answers = futures::future::try_join_all(reviews).await?;
-    Ok(answers.into_iter().flatten().collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refused(code: u16) -> WatchTrouble {
-        let mut status = kube::core::Status::failure("words of Kubernetes", "");
-        status.code = code;
-        let error = watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status)));
-        watch_trouble(&error, "pools", "team-a")
-    }
-
-    #[test]
-    fn what_is_missing_is_named() {
-        let crd = refused(404);
-        assert!(crd.lasting && crd.message.contains("pools.sandbox.opensandbox.io"), "{crd:?}");
-        let right = refused(403);
-        assert!(right.lasting && right.message.contains("namespace team-a"), "{right:?}");
-        assert!(!refused(500).lasting);
-    }
+    let namespaces = match &app.config.tenants {
+        None => vec![app.config.namespace.clone()],
+        Some(tenants) => tenants.namespaces(),
+    };
+    let asked = namespaces.iter().map(|namespace| kubernetes::missing(&app.client, Some(namespace), &NEEDED));
+    Ok(futures::future::try_join_all(asked).await?.concat())
 }

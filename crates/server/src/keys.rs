@@ -1,13 +1,18 @@
 //! API keys: kept as hashes, compared in constant time, with what each may do and until when.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::tenants::Tenant;
+
 /// What a key may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// Look at sandboxes and pools.
     Read,
@@ -38,12 +43,14 @@ struct Key {
 }
 
 /// Whose key a request came with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Caller {
     /// First digits of the key's hash, or the key's name: it tells keys apart and opens nothing.
     pub name: String,
     /// What it may do.
     pub scope: Scope,
+    /// Whose it is, on a server with tenants.
+    pub tenant: Option<Arc<Tenant>>,
 }
 
 /// The keys that open the API.
@@ -58,6 +65,12 @@ impl ApiKeys {
             keys.map(|k| Key { hash: hash(k.as_ref().as_bytes()), name: None, scope: Scope::Admin, expires: None })
                 .collect(),
         )
+    }
+
+    /// One key, as it is or as `sha256:` and the hex digits of its hash.
+    pub fn one(key: &str, scope: Scope) -> Result<Self, String> {
+        let key = parse(key)?;
+        Ok(Self(vec![Key { scope, ..key }]))
     }
 
     /// Reads a file of keys, one a line: `KEY [name=N] [scope=read|run|admin] [expires=TIME]`. KEY is the key itself or
@@ -98,7 +111,11 @@ impl ApiKeys {
                 found = Some(known);
             }
         }
-        found.map(|key| Caller { name: key.name.clone().unwrap_or_else(|| fingerprint(&key.hash)), scope: key.scope })
+        found.map(|key| Caller {
+            name: key.name.clone().unwrap_or_else(|| fingerprint(&key.hash)),
+            scope: key.scope,
+            tenant: None,
+        })
     }
 }
 
@@ -138,7 +155,8 @@ fn unhex(digits: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-fn fingerprint(hash: &[u8]) -> String {
+/// First digits of a key's hash.
+pub(crate) fn fingerprint(hash: &[u8]) -> String {
     let digits = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect::<String>();
     format!("key-{digits}")
 }
@@ -149,7 +167,8 @@ impl std::fmt::Debug for ApiKeys {
     }
 }
 
-fn hash(key: &[u8]) -> [u8; 32] {
+/// The hash of a key.
+pub(crate) fn hash(key: &[u8]) -> [u8; 32] {
     Sha256::digest(key).into()
 }
 
@@ -174,8 +193,11 @@ mod tests {
         // SHA-256 of "secret".
         let hashed = parse("sha256:2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b").unwrap();
         let caller = |key: &Key| ApiKeys(vec![key.clone()]).find(b"secret", now);
-        assert_eq!(caller(&plain), Some(Caller { name: "ci".to_owned(), scope: Scope::Run }));
-        assert_eq!(caller(&hashed), Some(Caller { name: "key-2bb80d537b1d".to_owned(), scope: Scope::Admin }));
+        assert_eq!(caller(&plain), Some(Caller { name: "ci".to_owned(), scope: Scope::Run, tenant: None }));
+        assert_eq!(
+            caller(&hashed),
+            Some(Caller { name: "key-2bb80d537b1d".to_owned(), scope: Scope::Admin, tenant: None })
+        );
         let late = parse("secret expires=2026-01-01T00:00:00Z").unwrap();
         assert_eq!(caller(&late), None);
         for bad in ["sha256:12", "k scope=all", "k expires=soon", "k more", "k name="] {

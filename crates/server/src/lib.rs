@@ -20,11 +20,14 @@ mod routes;
 mod sandboxes;
 mod serve;
 pub mod settings;
+mod space;
 mod store;
+pub mod tenants;
 mod tls;
 
 pub use config::{Config, EndpointMode, Limits};
 pub use error::ApiError;
+pub use front::rate::Rate;
 pub use gateway::{Gateway, Route, Signer};
 pub use keys::{ApiKeys, Caller, Scope};
 pub use serve::{ServeError, Server};

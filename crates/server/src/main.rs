@@ -64,6 +64,9 @@ async fn run(program: Program) -> anyhow::Result<()> {
     if let Some(file) = program.api_keys_file {
         server.follow_keys(file, program.fixed_keys);
     }
+    if let Some(file) = program.tenants_file {
+        server.follow_tenants(file);
+    }
     if let Some(tls) = &tls {
         server.follow_certificate(tls);
     }

@@ -148,6 +148,8 @@ fn success(route: &Route, generator: &mut SchemaGenerator) -> Option<(String, Va
 
 /// Every code an operation may be refused with.
 fn errors(route: &Route) -> impl Iterator<Item = ErrorCode> {
+    // The proxy is not held to a rate.
+    let not_here = route.path.contains("/proxy/").then_some(ErrorCode::RateLimited);
     let of_every: &[ErrorCode] = if route.keyed {
         &[
             ErrorCode::MissingApiKey,
@@ -155,7 +157,9 @@ fn errors(route: &Route) -> impl Iterator<Item = ErrorCode> {
             ErrorCode::InsufficientScope,
             ErrorCode::KubernetesApiError,
             ErrorCode::Internal,
+            ErrorCode::RateLimited,
             ErrorCode::Overloaded,
+            ErrorCode::TenantProviderUnavailable,
             ErrorCode::RequestTimeout,
         ]
     } else {
@@ -167,7 +171,8 @@ fn errors(route: &Route) -> impl Iterator<Item = ErrorCode> {
     let read = route.path.contains('{') && !route.path.contains("/proxy/");
     let of_path: &[ErrorCode] = if read { &[ErrorCode::InvalidRequest] } else { &[] };
     let mut met = HashSet::new();
-    route.errors.iter().chain(of_every).chain(of_body).chain(of_path).copied().filter(move |code| met.insert(*code))
+    let all = route.errors.iter().chain(of_every).chain(of_body).chain(of_path).copied();
+    all.filter(move |code| Some(*code) != not_here && met.insert(*code))
 }
 
 /// An answer of these codes, which have one status.
@@ -186,8 +191,13 @@ fn refusal(codes: &[ErrorCode], generator: &mut SchemaGenerator) -> Value {
 }
 
 /// Codes that come with a `Retry-After` where the server knows when a retry may help.
-const MAY_HELP_LATER: [ErrorCode; 4] =
-    [ErrorCode::Overloaded, ErrorCode::RateLimited, ErrorCode::PoolCapacityExhausted, ErrorCode::InvalidState];
+const MAY_HELP_LATER: [ErrorCode; 5] = [
+    ErrorCode::Overloaded,
+    ErrorCode::RateLimited,
+    ErrorCode::PoolCapacityExhausted,
+    ErrorCode::InvalidState,
+    ErrorCode::TenantProviderUnavailable,
+];
 const RETRY_AFTER: Parameter =
     ("Retry-After", "Seconds after which a retry may help.", || json!({"type": "integer", "minimum": 1}));
 const REQUEST_ID: Parameter = (

@@ -9,7 +9,6 @@ use api_types::lifecycle::{
     CreatePoolRequest, ListPoolsResponse, PoolCapacity, PoolResponse, PoolStatusSummary, UpdatePoolRequest,
 };
 use axum::Json as Answer;
-use axum::extract::State;
 use http::StatusCode;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use kube::ResourceExt as _;
@@ -27,7 +26,7 @@ const FIRST_VIEW: Duration = Duration::from_secs(5);
 
 /// Finds a pool: from memory, with one look at Kubernetes when memory has not got it.
 pub async fn find(app: &App, name: &str) -> Result<Arc<Pool>, ApiError> {
-    if let Some(known) = app.pools.get(name) {
+    if let Some(known) = app.space().pools.get(name) {
         return Ok(known);
     }
     if !is_object_name(name) {
@@ -37,27 +36,27 @@ pub async fn find(app: &App, name: &str) -> Result<Arc<Pool>, ApiError> {
     let found = within(app.config.limits.kube_timeout, &doing, app.pool_api().get_opt(name)).await?;
     let found = found.map_err(|error| from_kube(&error, &doing, name))?;
     let pool = found.ok_or_else(|| ApiError::pool_not_found(name))?;
-    app.pools.observe(pool.clone());
+    app.space().pools.observe(pool.clone());
     Ok(Arc::new(pool))
 }
 
 /// `GET /pools`.
-pub async fn list(State(app): State<App>) -> Result<Answer<ListPoolsResponse>, ApiError> {
-    if !app.pools.synced(FIRST_VIEW).await {
+pub async fn list(app: App) -> Result<Answer<ListPoolsResponse>, ApiError> {
+    if !app.space().pools.synced(FIRST_VIEW).await {
         let message = "the server has not read the pools from Kubernetes yet";
         return Err(ApiError::new(ErrorCode::Overloaded, message).retry_after(Duration::from_secs(1)));
     }
-    Ok(Answer(ListPoolsResponse { items: app.pools.all().iter().map(|pool| view(pool)).collect() }))
+    Ok(Answer(ListPoolsResponse { items: app.space().pools.all().iter().map(|pool| view(pool)).collect() }))
 }
 
 /// `GET /pools/{name}`.
-pub async fn get(State(app): State<App>, Path(name): Path<String>) -> Result<Answer<PoolResponse>, ApiError> {
+pub async fn get(app: App, Path(name): Path<String>) -> Result<Answer<PoolResponse>, ApiError> {
     Ok(Answer(view(&*find(&app, &name).await?)))
 }
 
 /// `POST /pools`.
 pub async fn create(
-    State(app): State<App>,
+    app: App,
     Json { value: request, .. }: Json<CreatePoolRequest>,
 ) -> Result<(StatusCode, Answer<PoolResponse>), ApiError> {
     if !is_object_name(&request.name) || request.name.contains('.') {
@@ -85,13 +84,13 @@ pub async fn create(
         _ => from_kube(&error, &doing, &request.name),
     })?;
     let answer = view(&written);
-    app.pools.observe(written);
+    app.space().pools.observe(written);
     Ok((StatusCode::CREATED, Answer(answer)))
 }
 
 /// `PUT /pools/{name}`: its sizes.
 pub async fn update(
-    State(app): State<App>,
+    app: App,
     Path(name): Path<String>,
     Json { value: request, .. }: Json<UpdatePoolRequest>,
 ) -> Result<Answer<PoolResponse>, ApiError> {
@@ -103,19 +102,19 @@ pub async fn update(
         within(app.config.limits.kube_timeout, &doing, api.patch(&name, &params, &Patch::Merge(&patch))).await?;
     let written = written.map_err(|error| from_kube(&error, &doing, &name))?;
     let answer = view(&written);
-    app.pools.observe(written);
+    app.space().pools.observe(written);
     Ok(Answer(answer))
 }
 
 /// `DELETE /pools/{name}`.
-pub async fn delete(State(app): State<App>, Path(name): Path<String>) -> Result<StatusCode, ApiError> {
+pub async fn delete(app: App, Path(name): Path<String>) -> Result<StatusCode, ApiError> {
     find(&app, &name).await?;
     let doing = format!("deleting pool {name}");
     let (api, params) = (app.pool_api(), DeleteParams::background().grace_period(0));
     let deleted = within(app.config.limits.kube_timeout, &doing, api.delete(&name, &params)).await?;
     match deleted.map_err(|error| from_kube(&error, &doing, &name))?.left() {
-        Some(pool) => app.pools.observe(pool),
-        None => app.pools.observe_gone(&name, None),
+        Some(pool) => app.space().pools.observe(pool),
+        None => app.space().pools.observe_gone(&name, None),
     }
     Ok(StatusCode::NO_CONTENT)
 }

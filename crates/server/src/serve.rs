@@ -28,6 +28,7 @@ use crate::front::via::Scheme;
 use crate::front::{auth, observe, request_id, unmatched};
 use crate::keys::ApiKeys;
 use crate::metrics::Counted;
+use crate::tenants::{Tenants, TenantsFile};
 use crate::tls::Tls;
 use crate::{reload, routes};
 
@@ -58,8 +59,15 @@ impl Server {
 
     /// Waits until the sandboxes and pools of Kubernetes are known; false when the deadline came first.
     pub async fn ready(&self, deadline: Duration) -> bool {
-        let (sandboxes, pools) = tokio::join!(self.app.sandboxes.synced(deadline), self.app.pools.synced(deadline));
-        sandboxes && pools
+        let spaces = match self.app.config.tenants {
+            None => vec![self.app.clone()],
+            Some(_) => self.app.spaces.all().into_iter().map(|space| self.app.within(space)).collect(),
+        };
+        let filled = spaces.iter().map(|app| async {
+            let space = app.space();
+            tokio::join!(space.sandboxes.synced(deadline), space.pools.synced(deadline))
+        });
+        futures::future::join_all(filled).await.into_iter().all(|(sandboxes, pools)| sandboxes && pools)
     }
 
     /// Whether it can serve, and what is missing when not; also answered at `/readyz`.
@@ -84,6 +92,21 @@ impl Server {
                 }
                 Err(why) => tracing::warn!(why, "the API keys stay as they were"),
             }
+        });
+    }
+
+    /// Takes the tenants of a file anew when it changes, until the server ends. A file that can't be used changes nothing;
+    /// one that is gone, or holds no tenant any more, does not open the server.
+    pub fn follow_tenants(&self, path: PathBuf) {
+        let Some(Tenants::File(known)) = self.app.config.tenants.clone() else { return };
+        let stop = self.app.stop.clone();
+        reload::watch(vec![path.clone()], stop, move || match TenantsFile::read(&path) {
+            Ok(file) => {
+                // Who is new is followed from the first request on.
+                *known.write() = Arc::new(file);
+                tracing::info!(file = %path.display(), "the tenants were read again");
+            }
+            Err(why) => tracing::warn!(why, "the tenants stay as they were"),
         });
     }
 
@@ -122,7 +145,7 @@ impl Server {
             .expose_headers([HeaderName::from_static("x-request-id"), header::RETRY_AFTER, header::LOCATION])
             .max_age(Duration::from_secs(600));
         // Without a key any page that a developer visits could drive the server.
-        if origins.is_empty() || self.app.keys.read().is_empty() {
+        if origins.is_empty() || self.app.is_open() {
             layer
         } else if origins.iter().any(|origin| origin == "*") {
             layer.allow_origin(tower_http::cors::Any)
@@ -148,7 +171,7 @@ impl Server {
     ) -> Result<(), ServeError> {
         let address = listener.local_addr().map_err(ServeError::Listener)?;
         let limits = &self.app.config.limits;
-        if !address.ip().is_loopback() && self.app.keys.read().is_empty() && !self.app.config.allow_open {
+        if !address.ip().is_loopback() && self.app.is_open() && !self.app.config.allow_open {
             return Err(ServeError::OpenToTheNetwork(address));
         }
         let router = self.router();

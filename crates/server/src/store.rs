@@ -14,10 +14,10 @@ use kube::{Api, Resource, ResourceExt as _};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use telemetry::Check;
+use telemetry::kubernetes::watch_trouble;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::health::watch_trouble;
 use crate::metrics::{Kind, Metrics};
 
 /// What a watch needs in order to tell of its troubles.
@@ -133,7 +133,7 @@ where
                         }
                     }
                     Some(Err(error)) => {
-                        let trouble = watch_trouble(&error, &plural, &told.namespace);
+                        let trouble = watch_trouble(&error, &plural, &K::group(&()), Some(&told.namespace));
                         tracing::warn!(kind = %K::kind(&()), error = trouble.message, "watch broke; it is tried again");
                         told.metrics.watch_errors.get_or_create(&Kind { kind: K::kind(&()).into_owned() }).inc();
                         // What was read before still serves while the API server is away for a while.

@@ -7,6 +7,8 @@
 pub mod admin;
 mod api_requests;
 pub mod buckets;
+#[cfg(feature = "kube")]
+pub mod kubernetes;
 pub mod logs;
 mod readiness;
 pub mod signals;

@@ -1,5 +1,7 @@
 //! The API key, asked for on every route but the few that are public by name; and what the key allows.
 
+use std::time::Duration;
+
 use api_types::ErrorCode;
 use api_types::names::headers::{API_KEY, EXECD_ACCESS_TOKEN, SECURE_ACCESS};
 use axum::extract::{MatchedPath, Request, State};
@@ -23,70 +25,107 @@ pub async fn check(State(app): State<App>, mut request: Request, next: Next) -> 
         return next.run(request).await;
     }
     // Owned, because a request can't be looked at across a wait.
-    let with_token = token_headers(&app, &request);
-    let identified = match with_token {
-        Some(headers) => {
-            let path = request.uri().path().to_owned();
-            by_token(&app, &path, &headers).await
-        }
-        None => identify(&app, &request),
+    let asked = Asked::new(&request);
+    let admitted = match asked.with_token && !app.is_open() {
+        true => by_token(&app, &asked).await,
+        false => identify(&app, &asked).await,
     };
-    let caller = match identified {
-        Ok(caller) => caller,
+    let (app, caller) = match admitted {
+        Ok(admitted) => admitted,
         Err((reason, error)) => {
             app.metrics.auth_failures.get_or_create(&Reason { reason }).inc();
             return error.into_response();
         }
     };
+    if !asked.proxied
+        && let Err(error) = app.rates.take(&caller, app.config.limits.rate)
+    {
+        let mut response = error.into_response();
+        response.extensions_mut().insert(caller);
+        return response;
+    }
     request.extensions_mut().insert(caller.clone());
+    request.extensions_mut().insert(app);
     let mut response = next.run(request).await;
     // The audit line is written outside of this.
     response.extensions_mut().insert(caller);
     response
 }
 
-/// The headers of a caller of the proxy that has no key, and the token of a port instead.
-fn token_headers(app: &App, request: &Request) -> Option<HeaderMap> {
-    let headers = request.headers();
-    let proxied = request.extensions().get::<MatchedPath>().is_some_and(|route| route.as_str().contains("/proxy/"));
-    let with_token = headers.contains_key(SECURE_ACCESS) || headers.contains_key(EXECD_ACCESS_TOKEN);
-    (proxied && with_token && !headers.contains_key(API_KEY) && !app.keys.read().is_empty()).then(|| headers.clone())
+/// What the check looks at.
+struct Asked {
+    method: Method,
+    path: String,
+    headers: HeaderMap,
+    needed: Scope,
+    proxied: bool,
+    /// A caller of the proxy that has no key, and the token of a port instead.
+    with_token: bool,
 }
 
-async fn by_token(app: &App, path: &str, headers: &HeaderMap) -> Result<Caller, (&'static str, ApiError)> {
-    if proxy::opened_by_token(app, path, headers).await {
-        return Ok(Caller { name: "sandbox-token".to_owned(), scope: Scope::Run });
+impl Asked {
+    fn new(request: &Request) -> Self {
+        let headers = request.headers();
+        let proxied = request.extensions().get::<MatchedPath>().is_some_and(|route| route.as_str().contains("/proxy/"));
+        let token = headers.contains_key(SECURE_ACCESS) || headers.contains_key(EXECD_ACCESS_TOKEN);
+        Self {
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            needed: needed(request),
+            proxied,
+            with_token: proxied && token && !headers.contains_key(API_KEY),
+            headers: headers.clone(),
+        }
+    }
+}
+
+/// Who may pass, with the view that is theirs; or the reason for the metrics, and the refusal.
+type Admission = Result<(App, Caller), (&'static str, ApiError)>;
+
+async fn by_token(app: &App, asked: &Asked) -> Admission {
+    if let Some(app) = proxy::opened_by_token(app, &asked.path, &asked.headers).await {
+        let tenant = app.tenant().cloned();
+        return Ok((app, Caller { name: "sandbox-token".to_owned(), scope: Scope::Run, tenant }));
     }
     let message = format!("{SECURE_ACCESS}: the token is not that of this port of this sandbox");
     Err(("token", ApiError::new(ErrorCode::InvalidSecureAccess, message)))
 }
 
-fn identify(app: &App, request: &Request) -> Result<Caller, (&'static str, ApiError)> {
-    let keys = app.keys.read().clone();
-    if keys.is_empty() {
-        return Ok(Caller { name: "anybody".to_owned(), scope: Scope::Admin });
+async fn identify(app: &App, asked: &Asked) -> Admission {
+    if app.is_open() {
+        let caller = Caller { name: "anybody".to_owned(), scope: Scope::Admin, tenant: None };
+        return Ok((app.clone(), caller));
     }
-    let Some(given) = request.headers().get(API_KEY) else {
+    let Some(given) = asked.headers.get(API_KEY) else {
         let message = format!("{API_KEY}: the header is missing");
         return Err(("missing", ApiError::new(ErrorCode::MissingApiKey, message)));
     };
-    let Some(caller) = keys.find(given.as_bytes(), Timestamp::now()) else {
+    let found = match &app.config.tenants {
+        None => app.keys.read().find(given.as_bytes(), Timestamp::now()),
+        Some(tenants) => {
+            tenants.find(given.as_bytes()).await.map(|found| found.map(|f| f.caller())).map_err(|away| {
+                let error = ApiError::new(ErrorCode::TenantProviderUnavailable, away.to_string());
+                ("provider", error.retry_after(Duration::from_secs(1)))
+            })?
+        }
+    };
+    let Some(caller) = found else {
         let message = format!("{API_KEY}: the key is not one of this server's, or has expired");
         return Err(("invalid", ApiError::new(ErrorCode::InvalidApiKey, message)));
     };
-    let needed = needed(request);
-    if caller.scope < needed {
+    if caller.scope < asked.needed {
         let message = format!(
             "{API_KEY}: {} has the scope {}; {} {} needs {}",
             caller.name,
             caller.scope.as_str(),
-            request.method(),
-            request.uri().path(),
-            needed.as_str()
+            asked.method,
+            asked.path,
+            asked.needed.as_str()
         );
         return Err(("scope", ApiError::new(ErrorCode::InsufficientScope, message)));
     }
-    Ok(caller)
+    let app = caller.tenant.as_ref().map_or_else(|| app.clone(), |tenant| app.of(tenant));
+    Ok((app, caller))
 }
 
 /// What a request needs. Endpoints give tokens and the proxy runs code, so both need more than looking.

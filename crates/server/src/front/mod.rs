@@ -5,6 +5,7 @@ pub mod body;
 pub mod observe;
 pub mod path;
 pub mod query;
+pub mod rate;
 pub mod request_id;
 pub mod unmatched;
 pub mod via;

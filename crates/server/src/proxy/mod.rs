@@ -12,19 +12,23 @@ mod tunnel;
 use std::net::SocketAddr;
 
 use api_types::ErrorCode;
-use api_types::names::headers as names;
+use api_types::crd::BatchSandbox;
+use api_types::names::{headers as names, labels};
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{ConnectInfo, Request};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt as _};
 use subtle::ConstantTimeEq as _;
 
 pub use backend::Backend;
 
 use crate::app::App;
-use crate::error::ApiError;
+use crate::error::{ApiError, within};
 use crate::front::via::{Scheme, prefix};
+use crate::labels::{is_object_name, value_problem};
 use crate::metrics::Counted;
 use crate::sandboxes::endpoints;
 
@@ -48,25 +52,45 @@ fn target(path: &str) -> Option<Target<'_>> {
 
 /// Whether the headers carry the token of the port that the path is about: what an endpoint answer gave, instead of a
 /// key. Which part is wrong is not told: a caller without a key learns not even which sandboxes exist.
-pub async fn opened_by_token(app: &App, path: &str, headers: &http::HeaderMap) -> bool {
+///
+/// The answer is the view of the tenant whose sandbox it is.
+pub async fn opened_by_token(app: &App, path: &str, headers: &http::HeaderMap) -> Option<App> {
     let carries = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
     let (port_token, execd_token) = (carries(names::SECURE_ACCESS), carries(names::EXECD_ACCESS_TOKEN));
-    let opens = async {
-        let target = target(path)?;
-        let port = endpoints::parse_port(target.port).ok()?;
-        let (object, address) = endpoints::locate(app, target.id).await.ok()?;
-        let right = app.access_headers(object.metadata.uid.as_deref()?, &address, port, true);
-        let same = |given: Option<&[u8]>, name: &str| match (given, right.get(name)) {
-            (Some(given), Some(right)) => bool::from(given.ct_eq(right.as_bytes())),
-            _ => false,
-        };
-        Some(same(port_token, names::SECURE_ACCESS) || same(execd_token, names::EXECD_ACCESS_TOKEN))
+    let target = target(path)?;
+    let port = endpoints::parse_port(target.port).ok()?;
+    let app = whose(app, target.id).await?;
+    let (object, address) = endpoints::locate(&app, target.id).await.ok()?;
+    let right = app.access_headers(object.metadata.uid.as_deref()?, &address, port, true);
+    let same = |given: Option<&[u8]>, name: &str| match (given, right.get(name)) {
+        (Some(given), Some(right)) => bool::from(given.ct_eq(right.as_bytes())),
+        _ => false,
     };
-    opens.await.unwrap_or(false)
+    (same(port_token, names::SECURE_ACCESS) || same(execd_token, names::EXECD_ACCESS_TOKEN)).then_some(app)
+}
+
+/// The view in which a sandbox is, when the caller named no tenant: from memory, and with one look at Kubernetes where
+/// that may look into all namespaces.
+async fn whose(app: &App, id: &str) -> Option<App> {
+    let Some(tenants) = &app.config.tenants else {
+        return Some(app.clone());
+    };
+    if let Some(space) = app.spaces.with(id) {
+        return Some(app.within(space));
+    }
+    if !is_object_name(id) || value_problem(id).is_some() {
+        return None;
+    }
+    let everywhere: Api<BatchSandbox> = Api::all(app.client.clone());
+    let this = ListParams::default().labels(&format!("{}={id}", labels::SANDBOX_ID)).limit(1);
+    let listed = within(app.config.limits.kube_timeout, "looking for a sandbox", everywhere.list(&this)).await.ok()?;
+    let object = listed.ok()?.items.into_iter().next()?;
+    let tenant = tenants.named(object.labels().get(labels::TENANT)?, &object.namespace()?)?;
+    (object.namespace()? == tenant.namespace).then(|| app.of(&tenant))
 }
 
 /// Passes a request on.
-pub async fn handle(State(app): State<App>, request: Request) -> Response {
+pub async fn handle(app: App, request: Request) -> Response {
     pass(&app, request).await.unwrap_or_else(|error| error.into_response())
 }
 

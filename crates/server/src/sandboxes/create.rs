@@ -11,7 +11,7 @@ use api_types::crd::{BatchSandbox, Pool};
 use api_types::ids::SandboxId;
 use api_types::lifecycle::{CreateSandboxRequest, CreateSandboxResponse, Platform};
 use api_types::names::EXECD_PORT;
-use axum::extract::{RawQuery, State};
+use axum::extract::RawQuery;
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use jiff::Timestamp;
@@ -35,9 +35,12 @@ use crate::front::query::Query;
 use crate::front::via::Via;
 use crate::metrics::Outcome;
 use crate::pools;
+use crate::tenants::quota::{Amount, Reservation};
 
 /// Longest `wait`, in seconds.
 const MAX_WAIT: u32 = 60;
+/// How long a create that has to be counted waits for the first view of what is there.
+const FIRST_VIEW: Duration = Duration::from_secs(5);
 
 /// A create that was carried out.
 struct Done {
@@ -47,18 +50,23 @@ struct Done {
 
 /// Creates a sandbox and answers when it can be used.
 pub async fn handle(
-    State(app): State<App>,
+    app: App,
     via: Via,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     Json { value, bytes }: Json<CreateSandboxRequest>,
 ) -> Result<Response, ApiError> {
     let start = Instant::now();
-    let create = validate::check(&value, &app.config)?;
-    let key = idempotency::key(&headers, &bytes)?;
+    let tenant = app.tenant().map(|tenant| tenant.name.as_str());
+    let create = Create { tenant: tenant.map(str::to_owned), ..validate::check(&value, &app.config)? };
+    let key = idempotency::key(&headers, &bytes, tenant)?;
     let query = Query::parse(query.as_deref())?;
     let patience = query.get("wait").map(|_| query.number("wait", 0..=MAX_WAIT, 0)).transpose()?;
     let patience = patience.map(|seconds| Duration::from_secs(seconds.into()));
+    if app.tenant().is_some_and(|tenant| !tenant.quota.is_none()) && !app.space().sandboxes.synced(FIRST_VIEW).await {
+        let message = "the server has not counted the tenant's sandboxes yet";
+        return Err(ApiError::new(ErrorCode::Overloaded, message).retry_after(Duration::from_secs(1)));
+    }
     if let Source::Pool(pool) = &create.source {
         check_pool(&app, pool, create.platform.as_ref()).await?;
     }
@@ -147,7 +155,7 @@ struct Kubernetes<'a> {
 
 impl Witness for Kubernetes<'_> {
     fn pool(&self) -> Option<Arc<Pool>> {
-        self.app.pools.get(self.pool?)
+        self.app.space().pools.get(self.pool?)
     }
 
     async fn diagnose(&self, object: &BatchSandbox) -> Option<Diagnosis> {
@@ -170,8 +178,11 @@ async fn carry_out(
     let id = key.as_ref().map_or_else(|| uuid::Uuid::new_v4().to_string(), |k| k.id.clone());
     let hash = key.as_ref().map(|k| k.request_hash.as_str());
     let wanted = object::build(&id, &create, Timestamp::now(), &app.config, hash);
-    let mut waiter = app.sandboxes.wait_for(&id);
+    let mut waiter = app.space().sandboxes.wait_for(&id);
+    let reservation = reserve(&app, &wanted)?;
     let mut written = write(&app, &wanted, hash).await?;
+    // From here on it is in memory.
+    drop(reservation);
     if written.spec.replicas == 0 && side::needed(&create) {
         match prepare(&app, &create, &id, &written).await {
             Ok(prepared) => written = prepared,
@@ -202,7 +213,7 @@ async fn carry_out(
         biased;
         result = ready => result,
         // It goes on coming about; the caller has its id.
-        () = patience => Ok(app.sandboxes.get(&id).unwrap_or_else(|| Arc::new(written.clone()))),
+        () = patience => Ok(app.space().sandboxes.get(&id).unwrap_or_else(|| Arc::new(written.clone()))),
         // Who gave a key comes back with it, and shall find the sandbox.
         () = caller.cancelled(), if key.is_none() => {
             Err(ApiError::new(ErrorCode::RequestTimeout, "the caller hung up"))
@@ -227,6 +238,24 @@ async fn carry_out(
     }
 }
 
+/// Lets the sandbox in within the tenant's quota. One that is there already was let in.
+fn reserve(app: &App, wanted: &BatchSandbox) -> Result<Option<Reservation>, ApiError> {
+    let space = app.space();
+    let there = wanted.metadata.name.as_deref().is_some_and(|id| space.sandboxes.get(id).is_some());
+    let Some(tenant) = app.tenant().filter(|tenant| !tenant.quota.is_none() && !there) else {
+        return Ok(None);
+    };
+    let amount = |object: &BatchSandbox| {
+        let pool = object.spec.pool_ref.as_deref().and_then(|name| space.pools.get(name));
+        Amount::of(object, pool.as_deref())
+    };
+    let used = || {
+        let all = space.sandboxes.all();
+        all.iter().filter(|object| object.metadata.deletion_timestamp.is_none()).map(|object| amount(object)).sum()
+    };
+    space.reserved.admit(tenant, used, amount(wanted)).map(Some)
+}
+
 /// Makes what the sandbox needs beside its object, and gives it its replica then.
 async fn prepare(app: &App, create: &Create, id: &str, written: &BatchSandbox) -> Result<BatchSandbox, ApiError> {
     side::make(app, create, written).await?;
@@ -243,7 +272,7 @@ async fn write(app: &App, wanted: &BatchSandbox, hash: Option<&str>) -> Result<B
     let deadline = app.config.limits.kube_timeout;
     let refusal = match within(deadline, doing, api.create(&params, wanted)).await {
         Ok(Ok(object)) => {
-            app.sandboxes.observe(object.clone());
+            app.space().sandboxes.observe(object.clone());
             return Ok(object);
         }
         Ok(Err(error)) => error,
@@ -270,7 +299,7 @@ async fn write(app: &App, wanted: &BatchSandbox, hash: Option<&str>) -> Result<B
         let message = "Idempotency-Key: the sandbox of this key is being deleted";
         return Err(ApiError::new(ErrorCode::InvalidState, message).retry_after(Duration::from_secs(1)));
     }
-    app.sandboxes.observe(there.clone());
+    app.space().sandboxes.observe(there.clone());
     Ok(there)
 }
 

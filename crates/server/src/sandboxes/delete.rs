@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use api_types::crd::BatchSandbox;
-use axum::extract::State;
 use http::StatusCode;
 use kube::ResourceExt as _;
 use kube::api::{DeleteParams, Preconditions};
@@ -19,7 +18,7 @@ const TRIES: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Answers when Kubernetes has taken the deletion; the pod goes after that.
-pub async fn handle(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+pub async fn handle(app: App, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
     let object = find(&app, &id).await?;
     if object.metadata.deletion_timestamp.is_some() {
         return Ok(StatusCode::NO_CONTENT);
@@ -46,8 +45,8 @@ async fn delete(app: &App, id: &str, uid: Option<String>) -> kube::Result<()> {
         ..DeleteParams::background()
     };
     match app.sandbox_api().delete(id, &params).await?.left() {
-        Some(object) => app.sandboxes.observe(object),
-        None => app.sandboxes.observe_gone(id, uid.as_deref()),
+        Some(object) => app.space().sandboxes.observe(object),
+        None => app.space().sandboxes.observe_gone(id, uid.as_deref()),
     }
     Ok(())
 }

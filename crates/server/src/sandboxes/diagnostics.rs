@@ -2,7 +2,7 @@
 
 use api_types::ErrorCode;
 use api_types::crd::{BatchSandbox, Daemons};
-use axum::extract::{RawQuery, State};
+use axum::extract::RawQuery;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
 use k8s_openapi::api::core::v1::{Event, Pod};
@@ -45,11 +45,7 @@ pub struct Diagnosis {
 }
 
 /// The last lines of the sandbox container.
-pub async fn logs(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, ApiError> {
+pub async fn logs(app: App, Path(id): Path<String>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
     let query = Query::parse(query.as_deref())?;
     let scope = scope(&query, &["container", "all"])?;
     let tail = query.number("tail", 1..=10_000, 100)?;
@@ -84,7 +80,7 @@ async fn tail_of(
     since: Option<i64>,
 ) -> Result<String, ApiError> {
     let name = pod_of(object)?;
-    let pods: Api<Pod> = Api::namespaced(app.client.clone(), &app.config.namespace);
+    let pods: Api<Pod> = Api::namespaced(app.client.clone(), &app.space().namespace);
     let doing = format!("reading the logs of sandbox {}", object.name_any());
     let deadline = app.config.limits.kube_timeout;
     let container = match container {
@@ -109,7 +105,7 @@ async fn tail_of(
 }
 
 /// The pod, as plain text.
-pub async fn inspect(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
+pub async fn inspect(app: App, Path(id): Path<String>) -> Result<Response, ApiError> {
     let object = find(&app, &id).await?;
     Ok(plain(inspected(&app, &object).await?))
 }
@@ -151,11 +147,7 @@ async fn inspected(app: &App, object: &BatchSandbox) -> Result<String, ApiError>
 }
 
 /// Pod, events and last log lines. What can't be had is said in its place.
-pub async fn summary(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, ApiError> {
+pub async fn summary(app: App, Path(id): Path<String>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
     let query = Query::parse(query.as_deref())?;
     let tail = query.number("tail", 1..=10_000, 50)?;
     let limit = query.number("event_limit", 1..=500, 20)? as usize;
@@ -173,11 +165,7 @@ pub async fn summary(
 }
 
 /// Kubernetes events about the sandbox and its pod, oldest first.
-pub async fn events(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, ApiError> {
+pub async fn events(app: App, Path(id): Path<String>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
     let query = Query::parse(query.as_deref())?;
     let scope = scope(&query, &["runtime", "all"])?;
     let limit = query.number("limit", 1..=500, 50)? as usize;

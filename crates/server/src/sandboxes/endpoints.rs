@@ -6,7 +6,7 @@ use api_types::ErrorCode;
 use api_types::crd::BatchSandbox;
 use api_types::lifecycle::Endpoint;
 use axum::Json;
-use axum::extract::{RawQuery, State};
+use axum::extract::RawQuery;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 
@@ -22,7 +22,7 @@ use crate::front::via::Via;
 
 /// Answers from memory.
 pub async fn handle(
-    State(app): State<App>,
+    app: App,
     Path((id, port)): Path<(String, String)>,
     RawQuery(query): RawQuery,
     via: Via,

@@ -1,6 +1,5 @@
 //! `POST /v1/metrics/events`: what the published SDKs report after a create.
 
-use axum::extract::State;
 use http::StatusCode;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -28,10 +27,7 @@ pub struct MetricsEvent {
 }
 
 /// Takes a report into the log.
-pub async fn handle(
-    State(_): State<App>,
-    Json { value: event, .. }: Json<MetricsEvent>,
-) -> Result<StatusCode, ApiError> {
+pub async fn handle(_: App, Json { value: event, .. }: Json<MetricsEvent>) -> Result<StatusCode, ApiError> {
     if event.event_type != "sandbox.create" {
         return Err(ApiError::field("eventType", format_args!("is {:?}; it is sandbox.create", event.event_type)));
     }

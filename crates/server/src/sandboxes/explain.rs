@@ -7,7 +7,6 @@ use api_types::ids::SandboxId;
 use api_types::lifecycle::SandboxStatus;
 use api_types::names::annotations;
 use axum::Json;
-use axum::extract::State;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -23,7 +22,7 @@ use crate::front::path::Path;
 use crate::labels::is_object_name;
 
 /// Answers from Kubernetes itself: who asks why wants what is true now.
-pub async fn handle(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Explanation>, ApiError> {
+pub async fn handle(app: App, Path(id): Path<String>) -> Result<Json<Explanation>, ApiError> {
     match fetch(&app, &id).await {
         Ok(object) => Ok(Json(explain(&object, &gather(&app, &object).await?))),
         Err(gone) if gone.code == ErrorCode::SandboxNotFound && is_object_name(&id) => {

@@ -30,7 +30,7 @@ pub struct Facts {
 
 /// Gathers them. What can't be read for want of a right is left out.
 pub async fn gather(app: &App, object: &BatchSandbox) -> Result<Facts, ApiError> {
-    let pool = object.spec.pool_ref.as_deref().and_then(|name| app.pools.get(name));
+    let pool = object.spec.pool_ref.as_deref().and_then(|name| app.space().pools.get(name));
     let id = object.name_any();
     let (pod, of_sandbox) = tokio::try_join!(pod(app, object), events(app, "BatchSandbox", &id))?;
     let mut events_found = of_sandbox;
@@ -46,7 +46,7 @@ pub async fn gather(app: &App, object: &BatchSandbox) -> Result<Facts, ApiError>
 
 /// The pod: by its grant, or, before there is one, by the label of a BatchSandbox's own pods.
 async fn pod(app: &App, object: &BatchSandbox) -> Result<Option<Pod>, ApiError> {
-    let api: Api<Pod> = Api::namespaced(app.client.clone(), &app.config.namespace);
+    let api: Api<Pod> = Api::namespaced(app.client.clone(), &app.space().namespace);
     let deadline = app.config.limits.kube_timeout;
     let latest = || object.status.as_ref()?.grants.iter().max_by_key(|g| g.epoch);
     let doing = "looking at the pod";
@@ -76,7 +76,7 @@ fn claims(pod: &Pod) -> impl Iterator<Item = &str> {
 
 /// Events about one object, in no order.
 pub async fn events(app: &App, kind: &str, name: &str) -> Result<Vec<Event>, ApiError> {
-    let api: Api<Event> = Api::namespaced(app.client.clone(), &app.config.namespace);
+    let api: Api<Event> = Api::namespaced(app.client.clone(), &app.space().namespace);
     let doing = "reading events";
     let fields = format!("involvedObject.kind={kind},involvedObject.name={name}");
     let params = ListParams::default().fields(&fields).limit(EVENTS);

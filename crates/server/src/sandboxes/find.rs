@@ -13,7 +13,7 @@ use crate::labels::is_object_name;
 
 /// Finds it. Memory may be behind another replica's write, so a miss is asked about once.
 pub async fn find(app: &App, id: &str) -> Result<Arc<BatchSandbox>, ApiError> {
-    if let Some(known) = app.sandboxes.get(id) {
+    if let Some(known) = app.space().sandboxes.get(id) {
         return Ok(known);
     }
     fetch(app, id).await.map(Arc::new)
@@ -27,7 +27,7 @@ pub async fn fetch(app: &App, id: &str) -> Result<BatchSandbox, ApiError> {
     let doing = format!("looking up sandbox {id}");
     let found = within(app.config.limits.kube_timeout, &doing, app.sandbox_api().get_opt(id)).await?;
     match found.map_err(|error| from_kube(&error, &doing))? {
-        Some(object) if is_ours(&object) => Ok(object),
+        Some(object) if is_ours(&object, app.tenant().map(|t| t.name.as_str())) => Ok(object),
         _ => Err(ApiError::sandbox_not_found(id)),
     }
 }
@@ -49,11 +49,13 @@ pub async fn patch(
         kube::Error::Api(status) if matches!(status.code, 404 | 409) => ApiError::sandbox_not_found(id),
         _ => from_kube(&error, doing),
     })?;
-    app.sandboxes.observe(written.clone());
+    app.space().sandboxes.observe(written.clone());
     Ok(written)
 }
 
 /// Whether the lifecycle API made it: others' BatchSandboxes are not shown, let alone deleted.
-pub fn is_ours(object: &BatchSandbox) -> bool {
-    object.metadata.labels.as_ref().is_some_and(|l| l.contains_key(labels::SANDBOX_ID))
+/// Nor are another tenant's.
+pub fn is_ours(object: &BatchSandbox, tenant: Option<&str>) -> bool {
+    let label = |key: &str| object.metadata.labels.as_ref()?.get(key).map(String::as_str);
+    label(labels::SANDBOX_ID).is_some() && (tenant.is_none() || label(labels::TENANT) == tenant)
 }

@@ -2,7 +2,6 @@
 
 use api_types::lifecycle::Sandbox;
 use axum::Json;
-use axum::extract::State;
 
 use super::find::find;
 use super::view;
@@ -11,6 +10,6 @@ use crate::error::ApiError;
 use crate::front::path::Path;
 
 /// Answers from memory.
-pub async fn handle(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Sandbox>, ApiError> {
+pub async fn handle(app: App, Path(id): Path<String>) -> Result<Json<Sandbox>, ApiError> {
     Ok(Json(view::sandbox(&*find(&app, &id).await?)))
 }

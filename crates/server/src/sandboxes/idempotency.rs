@@ -21,7 +21,7 @@ pub struct Key {
 }
 
 /// Reads the header.
-pub fn key(headers: &HeaderMap, body: &[u8]) -> Result<Option<Key>, ApiError> {
+pub fn key(headers: &HeaderMap, body: &[u8], tenant: Option<&str>) -> Result<Option<Key>, ApiError> {
     let Some(value) = headers.get(api_types::names::headers::IDEMPOTENCY_KEY) else {
         return Ok(None);
     };
@@ -34,12 +34,16 @@ pub fn key(headers: &HeaderMap, body: &[u8]) -> Result<Option<Key>, ApiError> {
     }
     // Bodies that differ only in white space or the order of members are the same request.
     let canonical = serde_json::from_slice::<serde_json::Value>(body).map(sorted).unwrap_or_default();
-    Ok(Some(Key { id: id_of(text), request_hash: hex(&Sha256::digest(canonical.to_string())) }))
+    Ok(Some(Key { id: id_of(text, tenant), request_hash: hex(&Sha256::digest(canonical.to_string())) }))
 }
 
 /// A UUID made from the key; version 8 is the one for own constructions (RFC 9562).
-fn id_of(key: &str) -> String {
-    let digest = Sha256::new().chain_update(b"opensandbox-idempotency-v1\n").chain_update(key).finalize();
+///
+/// A tenant's keys are its own: the name of a tenant can't hold the line break that ends it here.
+fn id_of(key: &str, tenant: Option<&str>) -> String {
+    let of_tenant = tenant.map(|tenant| format!("{tenant}\n")).unwrap_or_default();
+    let digest = Sha256::new().chain_update(b"opensandbox-idempotency-v1\n").chain_update(of_tenant);
+    let digest = digest.chain_update(key).finalize();
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);
     bytes[6] = (bytes[6] & 0x0f) | 0x80;
@@ -70,7 +74,7 @@ mod tests {
     fn of(text: &str, body: &str) -> Key {
         let mut headers = HeaderMap::new();
         headers.insert("idempotency-key", text.parse().unwrap());
-        key(&headers, body.as_bytes()).unwrap().unwrap()
+        key(&headers, body.as_bytes(), None).unwrap().unwrap()
     }
 
     #[test]
@@ -80,14 +84,15 @@ mod tests {
         assert_eq!(first.id, of("k", "{}").id);
         assert_ne!(first.request_hash, of("k", "{}").request_hash);
         assert_ne!(first.id, of("l", "{}").id);
+        assert_ne!(id_of("k", Some("red")), id_of("k", Some("blue")));
         assert_eq!(Uuid::parse_str(&first.id).unwrap().get_version_num(), 8);
     }
 
     #[test]
     fn a_key_that_is_none_is_refused() {
         let mut headers = HeaderMap::new();
-        assert_eq!(key(&headers, b"").unwrap(), None);
+        assert_eq!(key(&headers, b"", None).unwrap(), None);
         headers.insert("idempotency-key", "x".repeat(256).parse().unwrap());
-        assert!(key(&headers, b"").is_err());
+        assert!(key(&headers, b"", None).is_err());
     }
 }

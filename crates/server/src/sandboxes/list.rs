@@ -7,7 +7,7 @@ use api_types::ErrorCode;
 use api_types::crd::BatchSandbox;
 use api_types::lifecycle::{ListSandboxesResponse, PaginationInfo};
 use axum::Json;
-use axum::extract::{RawQuery, State};
+use axum::extract::RawQuery;
 
 use super::{state, view};
 use crate::app::App;
@@ -49,12 +49,9 @@ impl Filter {
 }
 
 /// Answers from memory.
-pub async fn handle(
-    State(app): State<App>,
-    RawQuery(query): RawQuery,
-) -> Result<Json<ListSandboxesResponse>, ApiError> {
+pub async fn handle(app: App, RawQuery(query): RawQuery) -> Result<Json<ListSandboxesResponse>, ApiError> {
     let filter = Filter::read(query.as_deref())?;
-    if !app.sandboxes.synced(FIRST_VIEW).await {
+    if !app.space().sandboxes.synced(FIRST_VIEW).await {
         let message = "the server has not read the sandboxes from Kubernetes yet";
         return Err(ApiError::new(ErrorCode::Overloaded, message).retry_after(Duration::from_secs(1)));
     }
@@ -62,9 +59,9 @@ pub async fn handle(
     let skip = usize::try_from(skip).unwrap_or(usize::MAX);
     let take = filter.size as usize;
     let (objects, total) = if filter.states.is_empty() && filter.metadata.is_empty() {
-        app.sandboxes.page(skip, take)
+        app.space().sandboxes.page(skip, take)
     } else {
-        let mut found: Vec<Arc<BatchSandbox>> = app.sandboxes.all();
+        let mut found: Vec<Arc<BatchSandbox>> = app.space().sandboxes.all();
         found.retain(|object| filter.takes(object));
         let total = found.len();
         (found.into_iter().skip(skip).take(take).collect(), total)

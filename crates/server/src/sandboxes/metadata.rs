@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use api_types::lifecycle::Sandbox;
 use axum::Json as Answer;
-use axum::extract::State;
 use serde_json::json;
 
 use super::find::{find, patch};
@@ -17,7 +16,7 @@ use crate::front::path::Path;
 
 /// Sets and takes away labels of the caller.
 pub async fn handle(
-    State(app): State<App>,
+    app: App,
     Path(id): Path<String>,
     Json { value: changes, .. }: Json<BTreeMap<String, Option<String>>>,
 ) -> Result<Answer<Sandbox>, ApiError> {

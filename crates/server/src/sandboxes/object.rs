@@ -20,6 +20,9 @@ pub const ANNOTATION_PLATFORM: &str = "opensandbox.io/platform";
 pub fn build(id: &str, create: &Create, now: Timestamp, config: &Config, request_hash: Option<&str>) -> BatchSandbox {
     let mut labels = create.metadata.clone();
     labels.insert(labels::SANDBOX_ID.to_owned(), id.to_owned());
+    if let Some(tenant) = &create.tenant {
+        labels.insert(labels::TENANT.to_owned(), tenant.clone());
+    }
     if create.timeout.is_none() {
         labels.insert(labels::MANUAL_CLEANUP.to_owned(), "true".to_owned());
     }

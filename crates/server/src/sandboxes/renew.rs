@@ -3,7 +3,6 @@
 use api_types::ErrorCode;
 use api_types::lifecycle::RenewExpiration;
 use axum::Json as Answer;
-use axum::extract::State;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
@@ -17,7 +16,7 @@ use crate::front::path::Path;
 
 /// Moves the end.
 pub async fn handle(
-    State(app): State<App>,
+    app: App,
     Path(id): Path<String>,
     Json { value, .. }: Json<RenewExpiration>,
 ) -> Result<Answer<RenewExpiration>, ApiError> {

@@ -43,7 +43,7 @@ fn image(create: &Create) -> Option<&ImageSource> {
 /// Makes it. What is there already, of an earlier try or by somebody's hand, is left as it is.
 pub async fn make(app: &App, create: &Create, object: &BatchSandbox) -> Result<(), ApiError> {
     let Some(image) = image(create) else { return Ok(()) };
-    let namespace = &app.config.namespace;
+    let namespace = &app.space().namespace;
     if let Some(auth) = &image.auth {
         let api = Api::<Secret>::namespaced(app.client.clone(), namespace);
         put(app, &api, &pull_secret(object, &image.uri, auth), "creating the pull secret").await?;

@@ -61,6 +61,8 @@ pub struct Create {
     pub annotations: BTreeMap<String, String>,
     /// Where it must run.
     pub platform: Option<Platform>,
+    /// Name of the tenant it is for; the handler knows it.
+    pub tenant: Option<String>,
     /// What was asked for and does not take effect.
     pub warnings: Vec<String>,
 }
@@ -84,7 +86,7 @@ pub fn check(request: &CreateSandboxRequest, config: &Config) -> Result<Create, 
     };
     let needs_entrypoint = matches!(source, Source::Image(_));
     let entrypoint = check_entrypoint(request.entrypoint.as_deref(), needs_entrypoint)?;
-    Ok(Create { source, timeout, env, entrypoint, metadata, annotations, platform, warnings })
+    Ok(Create { source, timeout, env, entrypoint, metadata, annotations, platform, tenant: None, warnings })
 }
 
 fn blank(text: Option<&str>) -> bool {

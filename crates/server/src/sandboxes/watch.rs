@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use api_types::lifecycle::Sandbox;
-use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures::Stream;
@@ -24,8 +23,8 @@ use crate::store::{Seen, Waiter};
 const PING: Duration = Duration::from_secs(15);
 
 /// Streams until the sandbox is gone, the caller hangs up or the server stops.
-pub async fn handle(State(app): State<App>, Path(id): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
-    let waiter = app.sandboxes.wait_for(&id);
+pub async fn handle(app: App, Path(id): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
+    let waiter = app.space().sandboxes.wait_for(&id);
     let now = find(&app, &id).await?;
     let known = headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
     let first = (view::sandbox(&now), now.metadata.resource_version.clone());

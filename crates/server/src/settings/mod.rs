@@ -8,6 +8,7 @@ mod file;
 mod program;
 mod secrets;
 mod table;
+mod tenancy;
 mod value;
 
 use std::collections::BTreeMap;

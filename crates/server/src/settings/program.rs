@@ -1,6 +1,7 @@
 //! From effective values to what the program runs with; what can only be judged together is judged here.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use telemetry::logs;
 use super::value::Value;
 use super::{Settings, SettingsError, secrets};
 use crate::labels::{is_dns_label, is_object_name};
-use crate::{ApiKeys, Config, EndpointMode, Gateway, Route, Signer};
+use crate::{ApiKeys, Config, EndpointMode, Gateway, Rate, Route, Signer};
 
 /// A certificate and its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct Program {
     pub config: Config,
     /// File with API keys, which may change.
     pub api_keys_file: Option<PathBuf>,
+    /// File with tenants, which may change.
+    pub tenants_file: Option<PathBuf>,
     /// Keys that did not come from the file.
     pub fixed_keys: ApiKeys,
     /// The key that was made because none was given; its owner has to be told.
@@ -58,6 +61,7 @@ impl Program {
             s.refuse("server.host", format_args!("{host:?} is no address; give an IP or a host name"));
         }
         let tls = tls_files(s);
+        let tenants_file = super::tenancy::tenants(s, &mut config);
         let (made_key, api_keys_file) = keys(s, &mut config);
         let fixed_keys = ApiKeys::new(s.text("server.api_key").iter().chain(&made_key));
         match s.path("server.token_secret_file") {
@@ -119,6 +123,7 @@ impl Program {
             admin,
             config,
             api_keys_file,
+            tenants_file,
             fixed_keys,
             made_key,
             tls,
@@ -157,7 +162,7 @@ impl Program {
     }
 }
 
-fn seconds(number: Option<i64>) -> Duration {
+pub(super) fn seconds(number: Option<i64>) -> Duration {
     Duration::from_secs(number.and_then(|n| u64::try_from(n).ok()).unwrap_or(0))
 }
 
@@ -198,7 +203,8 @@ fn keys(s: &mut Settings, config: &mut Config) -> (Option<String>, Option<PathBu
     if config.allow_open && !keys.is_empty() {
         s.refuse("server.insecure", "serves everybody, and a key is given as well; leave one of them out");
     }
-    let made = (keys.is_empty() && !config.allow_open).then(|| uuid::Uuid::new_v4().simple().to_string());
+    let made = (keys.is_empty() && !config.allow_open && s.text("tenants.provider").is_none())
+        .then(|| uuid::Uuid::new_v4().simple().to_string());
     config.api_keys = keys.and(ApiKeys::new(&made));
     (made, file)
 }
@@ -269,6 +275,8 @@ fn limits(s: &mut Settings, config: &mut Config) {
     limits.shutdown = seconds(s.integer("server.timeout_graceful_shutdown"));
     limits.shutdown_delay = seconds(s.integer("server.shutdown_delay_seconds"));
     limits.header_read = seconds(s.integer("server.timeout_keep_alive"));
+    let natural = |key: &str| s.integer(key).and_then(|n| u32::try_from(n).ok()).and_then(NonZeroU32::new);
+    limits.rate = natural("server.requests_per_second").map(|n| Rate::per_second(n, natural("server.requests_burst")));
     if let Some(connections) = s.integer("server.limit_concurrency").filter(|n| *n > 0) {
         // More than the system's descriptors is no bound at all.
         limits.connections = usize::try_from(connections).unwrap_or(limits.connections).min(1 << 20);

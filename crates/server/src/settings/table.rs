@@ -132,6 +132,20 @@ pub static SETTINGS: &[Setting] = &[
         .flag("tls-key-file", &["OPENSANDBOX_SERVER_TLS_KEY_FILE"]),
     Setting::new("server.max_sandbox_timeout_seconds", Kind::Integer(60, i64::MAX), "Longest timeout of a create")
         .flag("max-sandbox-timeout-seconds", &["OPENSANDBOX_SERVER_MAX_SANDBOX_TIMEOUT_SECONDS"]),
+    Setting::new(
+        "server.requests_per_second",
+        Kind::Integer(0, 1_000_000),
+        "Requests a second that one caller may send to one replica, the proxy apart; 0 for no bound",
+    )
+    .flag("requests-per-second", &["OPENSANDBOX_SERVER_REQUESTS_PER_SECOND"])
+    .or("0"),
+    Setting::new(
+        "server.requests_burst",
+        Kind::Integer(0, 1_000_000),
+        "Requests at once after a rest; 0 for two seconds' worth",
+    )
+    .flag("requests-burst", &["OPENSANDBOX_SERVER_REQUESTS_BURST"])
+    .or("0"),
     Setting::new("server.limit_concurrency", NATURAL, "Open connections; 0 for the built-in bound").or("0"),
     Setting::new("server.timeout_keep_alive", SECONDS, "Seconds a connection may rest between requests").or("30"),
     Setting::new("server.timeout_graceful_shutdown", Kind::Integer(0, 3_600), "Seconds that a stop leaves to requests")
@@ -207,12 +221,20 @@ pub static SETTINGS: &[Setting] = &[
     Setting::new("ingress.secure_access.keys", Kind::Keys, "Keys that sign addresses: key_id, one of 0-9a-z, and key")
         .env(&["OPENSANDBOX_SECURE_ACCESS_KEYS"])
         .secret(),
-    Setting::new("tenants.provider", Kind::Text, "Tenants").only("", "tenants are not on this server yet"),
-    Setting::new("tenants.endpoint", Kind::Text, "Tenants").idle("tenants are not on this server yet"),
-    Setting::new("tenants.max_stale_seconds", NATURAL, "Tenants").idle("tenants are not on this server yet"),
-    Setting::new("tenants.timeout_seconds", NATURAL, "Tenants").idle("tenants are not on this server yet"),
-    Setting::new("tenants.auth_header", Kind::Text, "Tenants").idle("tenants are not on this server yet"),
-    Setting::new("tenants.auth_token", Kind::Text, "Tenants").secret().idle("tenants are not on this server yet"),
+    Setting::new("tenants.provider", Kind::Choice(&["", "file", "http"]), "Who knows the tenants: a file or a service"),
+    Setting::new("tenants.file", Kind::Path, "File with [[tenants]]; read again when it changes")
+        .flag("tenants-file", &["OPENSANDBOX_SERVER_TENANTS_FILE", "SANDBOX_TENANTS_CONFIG_PATH"])
+        .or("~/.opensandbox/tenants.toml"),
+    Setting::new("tenants.endpoint", Kind::Text, "URL of the service, asked with GET and the caller's key"),
+    Setting::new(
+        "tenants.max_stale_seconds",
+        NATURAL,
+        "Seconds that an old answer stands in for a service that is away",
+    )
+    .or("300"),
+    Setting::new("tenants.timeout_seconds", SECONDS, "Longest question to the service").or("5"),
+    Setting::new("tenants.auth_header", Kind::Text, "Header by which the service knows this server"),
+    Setting::new("tenants.auth_token", Kind::Text, "Value of that header").secret(),
     Setting::new("otel.enabled", Kind::Bool, "OTLP").idle(OTLP),
     Setting::new("otel.endpoint", Kind::Text, "OTLP").idle(OTLP),
     Setting::new("otel.service_name", Kind::Text, "OTLP").idle(OTLP),

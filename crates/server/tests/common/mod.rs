@@ -18,6 +18,7 @@ use http_body_util::BodyExt as _;
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::runtime::wait::{await_condition, conditions};
@@ -128,7 +129,7 @@ impl World {
         }
         let stop_controller = CancellationToken::new();
         let pod_ip = own_loopback_address();
-        tokio::spawn(controller(client.clone(), pod_ip, stop_controller.clone()));
+        tokio::spawn(controller(client.clone(), "default", pod_ip, stop_controller.clone()));
 
         let mut config = Config { api_keys: ApiKeys::new([KEY]), token_secret: SECRET, ..Config::default() };
         change(&mut config);
@@ -143,15 +144,30 @@ impl World {
         Self { client, address, writes, pod_ip, http, serving, stop, _stop_controller: stop_controller.drop_guard() }
     }
 
+    /// Makes another namespace with a pool, and looks after its sandboxes as well.
+    pub async fn looks_after(&self, namespace: &'static str) {
+        let mut made = Namespace::default();
+        made.metadata.name = Some(namespace.to_owned());
+        Api::all(self.client.clone()).create(&PostParams::default(), &made).await.unwrap();
+        let pools: Api<Pool> = Api::namespaced(self.client.clone(), namespace);
+        pools.create(&PostParams::default(), &pool("pool", 10)).await.unwrap();
+        tokio::spawn(controller(self.client.clone(), namespace, self.pod_ip, self.stop.clone()));
+    }
+
     pub fn sandboxes(&self) -> Api<BatchSandbox> {
         Api::namespaced(self.client.clone(), "default")
     }
 
     /// Sends a request with the key.
     pub async fn send(&self, method: Method, path: &str, body: impl Into<Option<Value>>) -> Answer {
+        self.send_as(KEY, method, path, body).await
+    }
+
+    /// Sends a request with another key.
+    pub async fn send_as(&self, key: &str, method: Method, path: &str, body: impl Into<Option<Value>>) -> Answer {
         let body = body.into();
         let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.address));
-        request = request.header("open-sandbox-api-key", KEY);
+        request = request.header("open-sandbox-api-key", key);
         if body.is_some() {
             request = request.header("content-type", "application/json");
         }
@@ -343,8 +359,8 @@ fn own_loopback_address() -> IpAddr {
 }
 
 /// Grants, claims and fails as the label says, and lets go what is deleted.
-async fn controller(client: Client, pod_ip: IpAddr, stop: CancellationToken) {
-    let api: Api<BatchSandbox> = Api::namespaced(client, "default");
+async fn controller(client: Client, namespace: &'static str, pod_ip: IpAddr, stop: CancellationToken) {
+    let api: Api<BatchSandbox> = Api::namespaced(client, namespace);
     let events = watcher(api.clone(), watcher::Config::default()).default_backoff();
     let mut events = std::pin::pin!(events);
     loop {
