@@ -24,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::proxy::Backend;
 use crate::sandboxes::state::Address;
 use crate::space::{Space, Spaces};
+use crate::streams::Streams;
 use crate::tenants::Tenant;
 
 /// Shared state, with one tenant's view of Kubernetes; a clone is a few references.
@@ -51,6 +52,8 @@ pub struct Shared {
     pub rates: Rates,
     /// One permit a create in progress.
     pub creates: Arc<Semaphore>,
+    /// Places for what stays open.
+    pub streams: Streams,
     /// Connections to sandboxes.
     pub backend: Backend,
     /// Creates and their undoing, which a shutdown waits for.
@@ -102,6 +105,7 @@ impl App {
             spaces: Spaces::default(),
             rates: Rates::default(),
             creates: Arc::new(Semaphore::new(config.limits.concurrent_creates)),
+            streams: Streams::new(config.limits.streams),
             backend: Backend::new(&config.limits),
             work: TaskTracker::new(),
             tokens: TokenSecret::new(config.token_secret),

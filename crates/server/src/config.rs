@@ -98,14 +98,18 @@ pub enum EndpointMode {
 /// Bounds on what one request, and all of them together, may take.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Largest JSON body.
+    /// Largest JSON body of any route; most routes take less.
     pub body_bytes: usize,
+    /// From a request's head to the end of its JSON body.
+    pub body_arrival: Duration,
     /// How often one caller may ask this replica; the proxy is not bounded by it.
     pub rate: Option<Rate>,
     /// Creates in progress at once.
     pub concurrent_creates: usize,
     /// Open connections.
     pub connections: usize,
+    /// Proxied requests, tunnels and event streams at once.
+    pub streams: usize,
     /// From a create to a sandbox that answers.
     pub create_timeout: Duration,
     /// From a create to a pod of the pool. The published SDKs stop reading after 30 s, so an answer
@@ -123,6 +127,8 @@ pub struct Limits {
     pub tunnel_idle: Duration,
     /// From a connection to the end of its request's head.
     pub header_read: Duration,
+    /// A caller that takes nothing of what is sent to it for so long is cut off.
+    pub write_stall: Duration,
     /// From a connection to the end of its TLS handshake.
     pub handshake: Duration,
     /// From the stop, when `/readyz` begins to fail, to the last accepted connection: load balancers take a moment
@@ -136,9 +142,11 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body_bytes: 1 << 20,
+            body_arrival: Duration::from_secs(30),
             rate: None,
             concurrent_creates: 1024,
             connections: 8192,
+            streams: 4096,
             create_timeout: Duration::from_secs(60),
             acquisition_timeout: Duration::from_secs(25),
             kube_timeout: Duration::from_secs(10),
@@ -147,6 +155,7 @@ impl Default for Limits {
             proxy_idle: Duration::from_secs(180),
             tunnel_idle: Duration::from_secs(3600),
             header_read: Duration::from_secs(30),
+            write_stall: Duration::from_secs(180),
             handshake: Duration::from_secs(10),
             shutdown_delay: Duration::ZERO,
             shutdown: Duration::from_secs(5),

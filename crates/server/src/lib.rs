@@ -22,6 +22,7 @@ mod serve;
 pub mod settings;
 mod space;
 mod store;
+mod streams;
 pub mod tenants;
 mod tls;
 

@@ -82,7 +82,7 @@ fn operation(route: &Route, verb: &str, generator: &mut SchemaGenerator) -> Valu
     }
     if let Some(body) = route.body {
         let schema = body(generator);
-        operation["requestBody"] = json!({"required": true, "content": {"application/json": {"schema": schema}}});
+        operation["requestBody"] = json!({"required": true, "description": format!("At most {} bytes.", route.body_bytes), "content": {"application/json": {"schema": schema}}});
     }
     operation
 }

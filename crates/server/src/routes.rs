@@ -7,14 +7,15 @@ use api_types::lifecycle::{
     PoolResponse, RenewExpiration, Sandbox, UpdatePoolRequest,
 };
 use axum::Json;
-use axum::Router;
 use axum::extract::State;
 use axum::routing::{MethodRouter, any, delete, get, patch, post, put};
+use axum::{Extension, Router};
 use http::StatusCode;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::json;
 
 use crate::app::App;
+use crate::front::body::BodyLimit;
 use crate::sandboxes::events::MetricsEvent;
 use crate::sandboxes::{self, diagnostics, refused};
 use crate::{openapi, pools, proxy as passage};
@@ -60,6 +61,8 @@ pub struct Route {
     pub headers: &'static [Parameter],
     /// Request body.
     pub body: Option<SchemaOf>,
+    /// Largest body, in bytes.
+    pub body_bytes: usize,
     /// Status of success, and its body.
     pub success: (u16, Option<SchemaOf>),
     /// Another status with the content of success.
@@ -92,6 +95,7 @@ impl Route {
             query: &[],
             headers: &[],
             body: None,
+            body_bytes: SMALL,
             success: (200, None),
             also: None,
             media: &[],
@@ -122,6 +126,11 @@ impl Route {
         self
     }
 
+    const fn up_to(mut self, bytes: usize) -> Self {
+        self.body_bytes = bytes;
+        self
+    }
+
     const fn gives(mut self, status: u16, body: Option<SchemaOf>) -> Self {
         self.success = (status, body);
         self
@@ -148,6 +157,10 @@ impl Route {
     }
 }
 
+/// What a few members need.
+const SMALL: usize = 64 << 10;
+/// What an environment or a pod template needs; a Kubernetes object is not much larger.
+const LARGE: usize = 1 << 20;
 const PAGE: Parameter = ("page", "Page, from 1.", || json!({"type": "integer", "minimum": 1, "default": 1}));
 const PAGE_SIZE: Parameter =
     ("pageSize", "Items a page.", || json!({"type": "integer", "minimum": 1, "maximum": 200, "default": 20}));
@@ -217,6 +230,7 @@ pub static ROUTES: &[Route] = &[
         )
         .query(&[WAIT])
         .takes(schema::<CreateSandboxRequest>)
+        .up_to(LARGE)
         .gives(202, Some(schema::<CreateSandboxResponse>))
         .answers(&[LOCATION, SERVER_TIMING])
         .fails(&[
@@ -338,7 +352,7 @@ pub static ROUTES: &[Route] = &[
     .gives(200, Some(schema::<diagnostics::Diagnosis>))
     .media(PLAIN)
     .answers(&[DEPRECATION])
-    .fails(&[ErrorCode::InvalidRequest, ErrorCode::SandboxNotFound]),
+    .fails(&[ErrorCode::DiagnosticsScopeUnsupported, ErrorCode::InvalidRequest, ErrorCode::SandboxNotFound]),
     Route {
         headers: &[LAST_EVENT],
         ..Route::new(
@@ -370,6 +384,7 @@ pub static ROUTES: &[Route] = &[
         .gives(200, Some(schema::<ListPoolsResponse>)),
     Route::new(&["post"], "/pools", "createPool", "Creates a pool.", || post(pools::create))
         .takes(schema::<CreatePoolRequest>)
+        .up_to(LARGE)
         .gives(201, Some(schema::<PoolResponse>))
         .fails(&[ErrorCode::InvalidRequest, ErrorCode::PoolAlreadyExists, ErrorCode::PoolApiError]),
     Route::new(&["get"], "/pools/{name}", "getPool", "One pool.", || get(pools::get))
@@ -469,11 +484,12 @@ fn is_proxy(route: &Route) -> bool {
 
 fn router(wanted: impl Fn(&Route) -> bool) -> Router<App> {
     ROUTES.iter().filter(|route| wanted(route)).fold(Router::new(), |mut router, route| {
+        let handler = || (route.handler)().layer(Extension(BodyLimit(route.body_bytes)));
         if route.mount != Mount::Versioned {
-            router = router.route(route.path, (route.handler)());
+            router = router.route(route.path, handler());
         }
         if route.mount != Mount::Bare {
-            router = router.route(&format!("/v1{}", route.path), (route.handler)());
+            router = router.route(&format!("/v1{}", route.path), handler());
         }
         router
     })

@@ -17,6 +17,7 @@ use telemetry::{Readiness, Registry};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
@@ -230,6 +231,10 @@ impl Conversation {
     async fn begin(self, stream: TcpStream, tls: Option<Tls>) {
         let _counted = Counted::new(&self.app.metrics.connections);
         let _ = stream.set_nodelay(true);
+        let mut stream = TimeoutStream::new(stream);
+        // Whoever reads nothing holds a place, and what a sandbox sends to it.
+        stream.set_write_timeout(Some(self.app.config.limits.write_stall));
+        let stream = Box::pin(stream);
         let Some(tls) = tls else {
             return self.speak(stream, Scheme::Http).await;
         };

@@ -122,4 +122,8 @@ async fn the_document_is_a_page_too() {
     let page = world.raw(request).await;
     assert_eq!(page.status, StatusCode::OK);
     assert!(page.headers["content-security-policy"].to_str().unwrap().contains("default-src 'none'"));
+    let text = String::from_utf8(page.bytes.to_vec()).unwrap();
+    // The policy lets nothing in from elsewhere, and the page asks for nothing.
+    assert!(text.contains("fetch(\"openapi.json\")"));
+    assert!(["http://", "https://", " src=", "@import"].iter().all(|word| !text.contains(word)));
 }

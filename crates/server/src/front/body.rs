@@ -17,8 +17,10 @@ use crate::error::ApiError;
 /// How much, and for how long, an oversized body is read away, so that its sender gets to the answer.
 const DRAIN_BYTES: usize = 4 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(1);
-/// A body that is within bounds arrives in this time, or its sender is stopped.
-const ARRIVAL: Duration = Duration::from_secs(30);
+
+/// Largest body of a route; laid beside each request to it.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyLimit(pub usize);
 
 /// A body read as JSON, with its bytes.
 pub struct Json<T> {
@@ -34,7 +36,9 @@ impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         check_type(&parts.headers)?;
-        let bytes = read(body, app.config.limits.body_bytes).await?;
+        let limits = &app.config.limits;
+        let of_route = parts.extensions.get::<BodyLimit>().map_or(limits.body_bytes, |limit| limit.0);
+        let bytes = read(body, of_route.min(limits.body_bytes), limits.body_arrival).await?;
         Ok(Self { value: parse(&bytes)?, bytes })
     }
 }
@@ -50,8 +54,8 @@ fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
     Err(ApiError::field("Content-Type", format_args!("is {kind:?}; send application/json")))
 }
 
-/// Reads a body of at most `limit` bytes.
-pub async fn read(mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
+/// Reads a body of at most `limit` bytes that arrives in time; the sender of another is stopped.
+pub async fn read(mut body: Body, limit: usize, arrival: Duration) -> Result<Bytes, ApiError> {
     let too_large = |body: Body| {
         tokio::spawn(drain(body));
         ApiError::new(ErrorCode::BodyTooLarge, format!("the body is larger than the {limit} bytes this route takes"))
@@ -59,7 +63,7 @@ pub async fn read(mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
     if body.size_hint().lower() > limit as u64 {
         return Err(too_large(body));
     }
-    let late = tokio::time::sleep(ARRIVAL);
+    let late = tokio::time::sleep(arrival);
     tokio::pin!(late);
     let mut bytes = BytesMut::new();
     loop {
@@ -142,9 +146,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_has_a_bound_with_and_without_a_length() {
-        assert_eq!(read(Body::from("12345"), 5).await.unwrap(), "12345");
-        assert_eq!(read(Body::from("123456"), 5).await.unwrap_err().code, ErrorCode::BodyTooLarge);
+        assert_eq!(read(Body::from("12345"), 5, DRAIN_TIME).await.unwrap(), "12345");
+        assert_eq!(read(Body::from("123456"), 5, DRAIN_TIME).await.unwrap_err().code, ErrorCode::BodyTooLarge);
         let chunks = futures::stream::iter((0..3).map(|_| Ok::<_, std::io::Error>("abc")));
-        assert_eq!(read(Body::from_stream(chunks), 8).await.unwrap_err().code, ErrorCode::BodyTooLarge);
+        assert_eq!(read(Body::from_stream(chunks), 8, DRAIN_TIME).await.unwrap_err().code, ErrorCode::BodyTooLarge);
     }
 }

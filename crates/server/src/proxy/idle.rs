@@ -10,14 +10,14 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::{Instant, Sleep};
 
-use crate::metrics::Counted;
+use crate::streams::Place;
 
 /// What is counted of a body.
 pub struct Passed {
     /// Its bytes.
     pub bytes: Counter,
     /// That it is open.
-    pub open: Option<Counted>,
+    pub open: Option<Place>,
 }
 
 /// Ends a body with an error when nothing came for `idle`.

@@ -29,7 +29,6 @@ use crate::app::App;
 use crate::error::{ApiError, within};
 use crate::front::via::{Scheme, prefix};
 use crate::labels::{is_object_name, value_problem};
-use crate::metrics::Counted;
 use crate::sandboxes::endpoints;
 
 /// Which port of which sandbox, and what of it.
@@ -105,6 +104,8 @@ async fn pass(app: &App, mut request: Request) -> Result<Response, ApiError> {
     let base = format!("{}/sandboxes/{}/proxy/{port}", prefix(&path), target.id);
 
     let upgrade = headers::wants_websocket(request.headers());
+    let gauge = if upgrade { &app.metrics.tunnels } else { &app.metrics.streams };
+    let mut place = Some(app.streams.take(gauge)?);
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     let caller = upgrade.then(|| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
@@ -129,13 +130,16 @@ async fn pass(app: &App, mut request: Request) -> Result<Response, ApiError> {
     if let Some(caller) = caller.filter(|_| answer.status() == StatusCode::SWITCHING_PROTOCOLS) {
         let sandbox = hyper::upgrade::on(&mut answer);
         let (metrics, idle, stop) = (app.metrics.clone(), app.config.limits.tunnel_idle, app.stop.clone());
-        tokio::spawn(tunnel::run(caller, sandbox, idle, stop, metrics));
+        let place = place.take();
+        tokio::spawn(async move {
+            let _open = place;
+            tunnel::run(caller, sandbox, idle, stop, metrics).await;
+        });
     }
     let (mut parts, body) = answer.into_parts();
     headers::for_caller(&mut parts.headers, &base, parts.status == StatusCode::SWITCHING_PROTOCOLS);
     let body = body.map_err(axum::Error::new);
-    let passed =
-        idle::Passed { bytes: app.metrics.from_sandboxes.clone(), open: Some(Counted::new(&app.metrics.streams)) };
+    let passed = idle::Passed { bytes: app.metrics.from_sandboxes.clone(), open: place };
     Ok(Response::from_parts(parts, idle::bounded(Body::new(body), app.config.limits.proxy_idle, passed)))
 }
 

@@ -12,7 +12,7 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::{Counted, Metrics};
+use crate::metrics::Metrics;
 
 /// The handshake's second half takes at most this long.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -24,7 +24,6 @@ pub async fn run(caller: OnUpgrade, sandbox: OnUpgrade, idle: Duration, stop: Ca
         tracing::debug!("an upgrade did not come about");
         return;
     };
-    let _counted = Counted::new(&metrics.tunnels);
     let caller = Metered { io: TokioIo::new(caller), bytes: metrics.to_sandboxes, moved: Arc::default() };
     let sandbox = Metered { io: TokioIo::new(sandbox), bytes: metrics.from_sandboxes, moved: caller.moved.clone() };
     join(caller, sandbox, idle, stop).await;

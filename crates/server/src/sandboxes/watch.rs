@@ -16,8 +16,8 @@ use super::view;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::front::path::Path;
-use crate::metrics::Counted;
 use crate::store::{Seen, Waiter};
+use crate::streams::Place;
 
 /// A sign of life on a stream that tells nothing.
 const PING: Duration = Duration::from_secs(15);
@@ -35,7 +35,7 @@ pub async fn handle(app: App, Path(id): Path<String>, headers: HeaderMap) -> Res
         version: known,
         told: None,
         over: false,
-        _counted: Counted::new(&app.metrics.subscriptions),
+        _place: app.streams.take(&app.metrics.subscriptions)?,
     };
     let mut response = Sse::new(events(telling)).keep_alive(KeepAlive::new().interval(PING)).into_response();
     // Proxies that gather answers would hold events back.
@@ -53,7 +53,7 @@ struct Telling {
     version: Option<String>,
     told: Option<Sandbox>,
     over: bool,
-    _counted: Counted,
+    _place: Place,
 }
 
 fn events(telling: Telling) -> impl Stream<Item = Result<Event, Infallible>> {

@@ -277,6 +277,9 @@ fn limits(s: &mut Settings, config: &mut Config) {
     limits.header_read = seconds(s.integer("server.timeout_keep_alive"));
     let natural = |key: &str| s.integer(key).and_then(|n| u32::try_from(n).ok()).and_then(NonZeroU32::new);
     limits.rate = natural("server.requests_per_second").map(|n| Rate::per_second(n, natural("server.requests_burst")));
+    if let Some(streams) = s.integer("server.limit_streams").filter(|n| *n > 0) {
+        limits.streams = usize::try_from(streams).unwrap_or(limits.streams).min(1 << 20);
+    }
     if let Some(connections) = s.integer("server.limit_concurrency").filter(|n| *n > 0) {
         // More than the system's descriptors is no bound at all.
         limits.connections = usize::try_from(connections).unwrap_or(limits.connections).min(1 << 20);

@@ -147,6 +147,12 @@ pub static SETTINGS: &[Setting] = &[
     .flag("requests-burst", &["OPENSANDBOX_SERVER_REQUESTS_BURST"])
     .or("0"),
     Setting::new("server.limit_concurrency", NATURAL, "Open connections; 0 for the built-in bound").or("0"),
+    Setting::new(
+        "server.limit_streams",
+        NATURAL,
+        "Proxied requests and event streams at once; 0 for the built-in bound",
+    )
+    .or("0"),
     Setting::new("server.timeout_keep_alive", SECONDS, "Seconds a connection may rest between requests").or("30"),
     Setting::new("server.timeout_graceful_shutdown", Kind::Integer(0, 3_600), "Seconds that a stop leaves to requests")
         .flag("shutdown-seconds", &["OPENSANDBOX_SERVER_SHUTDOWN_SECONDS"])

@@ -73,6 +73,7 @@ pub struct World {
     http: HttpClient<HttpConnector, Body>,
     serving: tokio::task::JoinHandle<()>,
     stop: CancellationToken,
+    stop_controller: CancellationToken,
     _stop_controller: DropGuard,
 }
 
@@ -141,7 +142,17 @@ impl World {
         let until = stop.clone();
         let serving = tokio::spawn(async move { server.serve(listener, until).await.unwrap() });
         let http = HttpClient::builder(TokioExecutor::new()).build_http();
-        Self { client, address, writes, pod_ip, http, serving, stop, _stop_controller: stop_controller.drop_guard() }
+        Self {
+            client,
+            address,
+            writes,
+            pod_ip,
+            http,
+            serving,
+            stop,
+            stop_controller: stop_controller.clone(),
+            _stop_controller: stop_controller.drop_guard(),
+        }
     }
 
     /// Makes another namespace with a pool, and looks after its sandboxes as well.
@@ -237,6 +248,11 @@ impl World {
         })
         .await
         .expect("nothing is left in time");
+    }
+
+    /// Lets the controller do nothing any more.
+    pub fn freeze(&self) {
+        self.stop_controller.cancel();
     }
 
     /// Tells the servers to stop.
@@ -401,6 +417,9 @@ fn script(play: &str, name: &str, pod_ip: IpAddr) -> Vec<Value> {
         "fail" => vec![
             granted,
             json!({"replicas": 1, "phase": "Failed", "conditions": condition("PodFailed", "TASK_FAILED", "exit code 3: no such file")}),
+        ],
+        "forbid" => vec![
+            json!({"replicas": 1, "phase": "Failed", "conditions": condition("PodFailed", "PodSecurity", "violates PodSecurity restricted")}),
         ],
         _ => Vec::new(),
     }

@@ -74,6 +74,12 @@ impl Operation {
         Some(self.resolved(schema))
     }
 
+    /// Largest body that is documented.
+    pub fn body_bytes(&self) -> usize {
+        let words = self.whole["requestBody"]["description"].as_str().unwrap();
+        words.split_whitespace().find_map(|word| word.parse().ok()).expect("a number of bytes")
+    }
+
     /// A schema, followed to where it stands.
     fn resolved(&self, schema: &Value) -> Value {
         let referred = schema.get("$ref").or_else(|| schema["anyOf"].as_array()?.iter().find_map(|s| s.get("$ref")));

@@ -147,8 +147,11 @@ async fn wrong_bodies_are_refused_with_the_member_that_is_wrong() {
         let answer = send(&world, verb, &path, &typed, "{}").await;
         refused(&operation, &answer, "SANDBOX::INVALID_PARAMETER", "a type that is not JSON");
         assert!(answer.message().starts_with("Content-Type: "));
-        let huge = send(&world, verb, &path, &[("open-sandbox-api-key", KEY)], vec![b' '; (1 << 20) + 1]).await;
+        let limit = operation.body_bytes();
+        let huge = send(&world, verb, &path, &[("open-sandbox-api-key", KEY)], vec![b' '; limit + 1]).await;
         refused(&operation, &huge, "BODY_TOO_LARGE", "too large");
+        let full = send(&world, verb, &path, &[("open-sandbox-api-key", KEY)], vec![b' '; limit]).await;
+        refused(&operation, &full, "SANDBOX::INVALID_PARAMETER", "as large as may be, and blank");
     }
     assert!(checked > 60, "only {checked} members were checked");
 }
