@@ -1,9 +1,12 @@
 //! Reading answers within bounds.
 
+use std::{collections::VecDeque, time::Duration};
+
 use bytes::{Bytes, BytesMut};
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use serde::de::DeserializeOwned;
 
-use crate::{Error, Result, transport::Answer};
+use crate::{Error, Result, parser::EventParser, transport::Answer};
 
 /// Most bytes of a JSON answer: a page of 200 sandboxes is below 1 MiB, a long directory may have more.
 const MAX_JSON: u64 = 32 << 20;
@@ -32,6 +35,27 @@ pub(crate) async fn json<T: DeserializeOwned>(answer: Answer) -> Result<T> {
     let operation = answer.operation;
     let body = bytes(answer, MAX_JSON, "ask for less").await?;
     serde_json::from_slice(&body).map_err(|e| Error::protocol(operation, format!("{e} in {}", excerpt(&body))))
+}
+
+/// The body as a stream of JSON objects, as the daemon sends what changes. It ends with an error when it breaks.
+pub(crate) fn json_stream<T: DeserializeOwned + Send + 'static>(
+    answer: Answer,
+    idle: Duration,
+) -> BoxStream<'static, Result<T>> {
+    let operation = answer.operation;
+    let state = (answer.chunks(idle), EventParser::<T>::default(), VecDeque::new());
+    futures::stream::try_unfold(state, move |(mut chunks, mut parser, mut ready)| async move {
+        loop {
+            if let Some(event) = ready.pop_front() {
+                return Ok(Some((event, (chunks, parser, ready))));
+            }
+            let Some(chunk) = chunks.try_next().await? else { return Ok(None) };
+            let mut events = Vec::new();
+            parser.push(&chunk, &mut events).map_err(|e| Error::protocol(operation, e.to_string()))?;
+            ready.extend(events);
+        }
+    })
+    .boxed()
 }
 
 /// What can be had of an error's body; a broken connection must not hide the status.

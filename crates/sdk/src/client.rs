@@ -38,6 +38,8 @@ struct Inner {
     transport: Transport,
     headers: HeaderMap,
     base_url: String,
+    /// What is done in the background is done here, whoever drops what.
+    runtime: tokio::runtime::Handle,
 }
 
 impl Client {
@@ -46,7 +48,9 @@ impl Client {
         let key = config.api_key.as_ref().map(|key| (headers::API_KEY, key.reveal()));
         let headers = header_map("connect", key)?;
         let base_url = config.base_url();
-        Ok(Self { inner: Arc::new(Inner { transport: Transport::new(config)?, headers, base_url }) })
+        let transport = Transport::new(config)?;
+        let runtime = tokio::runtime::Handle::current();
+        Ok(Self { inner: Arc::new(Inner { transport, headers, base_url, runtime }) })
     }
 
     /// For the environment, see [`ConnectionConfig::from_env`].
@@ -151,6 +155,10 @@ impl Client {
 
     pub(crate) fn transport(&self) -> &Transport {
         &self.inner.transport
+    }
+
+    pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.inner.runtime
     }
 
     /// Headers that authorise at the server.

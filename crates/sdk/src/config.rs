@@ -238,6 +238,16 @@ impl ConnectionConfig {
         self
     }
 
+    /// Whether `host[:port][/path]`, reached by this configuration's protocol, is the lifecycle API's own host and
+    /// port; the protocol's port counts whether it is written or not.
+    pub(crate) fn is_own(&self, address: &str) -> bool {
+        let authority = |address: &str| {
+            let url = reqwest::Url::parse(&format!("{}://{address}", self.protocol)).ok()?;
+            Some((url.host_str()?.to_owned(), url.port_or_known_default()?))
+        };
+        authority(address).is_some_and(|found| authority(&self.domain) == Some(found))
+    }
+
     /// URL below which the lifecycle API's routes are.
     pub fn base_url(&self) -> String {
         format!("{}://{}/v1", self.protocol, self.domain)
@@ -266,6 +276,29 @@ mod tests {
             (ENV_USE_SERVER_PROXY, "2"),
         ] {
             assert!(from(&[bad]).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn its_own_address_is_known_however_the_port_is_written() {
+        for (domain, address) in [
+            ("http://a.example:80", "a.example/v1/sandboxes/s/proxy/44772"),
+            ("http://a.example", "a.example:80"),
+            ("https://A.example:443/", "a.example"),
+            ("https://a.example", "a.example:443/x"),
+            ("http://[::1]:80", "[::1]/x"),
+            ("127.0.0.1:8088", "127.0.0.1:8088/x"),
+        ] {
+            assert!(ConnectionConfig::new(domain).is_own(address), "{domain} {address}");
+        }
+        for (domain, address) in [
+            ("https://a.example:80", "a.example"),
+            ("http://a.example", "a.example:8080"),
+            ("http://a.example", "b.example:80"),
+            ("http://a.example", "a.example@b.example"),
+            ("http://a.example", ""),
+        ] {
+            assert!(!ConnectionConfig::new(domain).is_own(address), "{domain} {address}");
         }
     }
 

@@ -57,16 +57,17 @@ pub enum Error {
         after: Duration,
     },
 
-    /// The event stream of an execution ended before its terminal event: the command may still run.
+    /// The event stream of an execution ended before its terminal event and could not be taken up again: the command
+    /// may still run.
     #[error("{operation}: the event stream broke before the end of execution {id}", id = .execution_id.as_deref().unwrap_or("(not started)"))]
     StreamInterrupted {
         /// What was being done.
         operation: &'static str,
         /// Id of the execution, once it is known: ask for its status or interrupt it.
         execution_id: Option<String>,
-        /// What the transport said; none when the stream was closed in good order.
+        /// Why it could not be taken up again; none when the stream was closed in good order.
         #[source]
-        source: Option<reqwest::Error>,
+        source: Option<Box<Error>>,
     },
 
     /// The sandbox was made, but its daemon did not answer in time. The sandbox has been killed.
@@ -168,7 +169,9 @@ impl Error {
         match self {
             Self::Api(e) => Some(&e.request_id),
             Self::Connection { request_id, .. } | Self::Timeout { request_id, .. } => Some(request_id),
-            Self::NotReady { last: Some(last), .. } => last.request_id(),
+            Self::NotReady { last: Some(inner), .. } | Self::StreamInterrupted { source: Some(inner), .. } => {
+                inner.request_id()
+            }
             _ => None,
         }
     }

@@ -46,6 +46,15 @@ impl Execd {
         self.client.call(operation, retry)
     }
 
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// A call whose answer is read for as long as it comes.
+    pub(crate) fn streaming(&self, operation: &'static str, retry: Retry) -> Call {
+        Call { streaming: true, ..self.call(operation, retry) }
+    }
+
     pub(crate) fn stream_idle_timeout(&self) -> Duration {
         self.client.config().stream_idle_timeout
     }
@@ -152,8 +161,7 @@ fn resolve(client: &Client, endpoint: &Endpoint) -> Result<Address> {
     let pairs = endpoint.headers.iter().flatten().map(|(k, v)| (k.as_str(), v.as_str()));
     let mut headers = header_map(OPERATION, pairs)?;
     // The server's own proxy wants the server's key; a sandbox must never see it.
-    let host = endpoint_text.split('/').next().unwrap_or_default();
-    if config.use_server_proxy || host == config.domain {
+    if config.use_server_proxy || config.is_own(endpoint_text) {
         headers.extend(client.headers().clone());
     }
     Ok(Address { url: format!("{}://{endpoint_text}", config.protocol), headers })

@@ -31,11 +31,17 @@ mod diagnostics;
 mod error;
 mod execd;
 mod files;
+mod guard;
 mod list;
+mod parser;
 mod pools;
+mod ports;
+mod pty;
 mod sandbox;
+mod sessions;
 mod tls;
 mod transport;
+mod usage;
 mod watch;
 
 pub use api_types::ErrorCode;
@@ -48,10 +54,17 @@ pub use config::{
 };
 pub use diagnostics::Diagnosis;
 pub use error::{ApiError, Error, Result};
-pub use files::{FileStream, Files, WriteFile};
+pub use files::{FileChange, FileStream, Files, Progress, WriteFile};
+pub use guard::KillOnDrop;
 pub use list::ListSandboxes;
 pub use pools::Pools;
+pub use ports::{Port, PortEvent};
+pub use pty::{
+    AttachTerminal, NewTerminal, Terminal, TerminalControl, TerminalEnd, TerminalInfo, TerminalStream, Terminals,
+};
 pub use sandbox::Sandbox;
+pub use sessions::{BashSession, SessionInfo, Sessions};
+pub use usage::Usage;
 
 /// The wire types that calls of this crate take and give.
 pub mod types {

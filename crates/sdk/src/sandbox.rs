@@ -10,14 +10,12 @@ use std::{
 };
 
 use api_types::{
-    execd::Metrics,
     explain::Explanation,
     lifecycle::{Endpoint, Sandbox as SandboxInfo},
 };
 use jiff::Timestamp;
-use reqwest::Method;
 
-use crate::{Client, Commands, Files, Result, SandboxBuilder, body, execd::Execd, transport::Retry};
+use crate::{Client, Commands, Files, KillOnDrop, Result, SandboxBuilder, Sessions, Terminals, execd::Execd};
 
 /// One sandbox. Cheap to clone; all clones are the same sandbox.
 ///
@@ -116,6 +114,28 @@ impl Sandbox {
         Commands::new(self.inner.execd.clone())
     }
 
+    /// Shells that stay from run to run.
+    pub fn sessions(&self) -> Sessions {
+        Sessions::new(self.inner.execd.clone())
+    }
+
+    /// Its terminals.
+    pub fn terminals(&self) -> Terminals {
+        Terminals::new(self.inner.execd.clone())
+    }
+
+    /// A guard that kills it, in the background, when it is dropped.
+    ///
+    /// ```no_run
+    /// # async fn f(sandbox: opensandbox::Sandbox) -> opensandbox::Result<()> {
+    /// let sandbox = sandbox.kill_on_drop();
+    /// sandbox.commands().run("make").await?; // also when this fails, or is cancelled, the sandbox ends
+    /// # Ok(()) }
+    /// ```
+    pub fn kill_on_drop(self) -> KillOnDrop {
+        KillOnDrop::new(self)
+    }
+
     /// Its files.
     pub fn files(&self) -> Files {
         Files::new(self.inner.execd.clone())
@@ -166,12 +186,6 @@ impl Sandbox {
         self.inner.execd.ping(self.inner.client.config().request_timeout).await.is_ok()
     }
 
-    /// Processor and memory in use.
-    pub async fn metrics(&self) -> Result<Metrics> {
-        let call = self.inner.execd.call("get metrics", Retry::Idempotent);
-        body::json(self.inner.execd.send(call, Method::GET, "/metrics", |r| r).await?).await
-    }
-
     /// Ends it. Its pod goes back to its pool or is deleted.
     pub async fn kill(&self) -> Result<()> {
         self.inner.client.kill(self.id()).await?;
@@ -185,18 +199,6 @@ impl Drop for Inner {
         if !self.kill_on_drop.load(Ordering::Relaxed) {
             return;
         }
-        let (client, id) = (self.client.clone(), Arc::clone(&self.id));
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(async move {
-                if let Err(error) = client.kill(&id).await
-                    && !error.is_not_found()
-                {
-                    tracing::warn!(sandbox = %id, %error, "a dropped sandbox could not be killed");
-                }
-            })),
-            Err(_) => {
-                tracing::warn!(sandbox = %id, "a sandbox was dropped outside the runtime and lives on until it expires");
-            }
-        }
+        crate::guard::kill_in_background(&self.client, &self.id);
     }
 }

@@ -4,9 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use api_types::{ErrorBody, names::headers};
 use backon::{BackoffBuilder, ExponentialBuilder};
+use bytes::Bytes;
+use futures::{StreamExt, stream::BoxStream};
 use parking_lot::Mutex;
 use reqwest::{
-    Method, RequestBuilder, Response,
+    Method, RequestBuilder, Response, StatusCode,
     header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
 };
 use tokio::time::Instant;
@@ -89,6 +91,18 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// The body piece by piece; one that is silent for `idle` has broken.
+    pub(crate) fn chunks(self, idle: Duration) -> BoxStream<'static, Result<Bytes>> {
+        futures::stream::try_unfold(self, move |mut answer| async move {
+            match tokio::time::timeout(idle, answer.response.chunk()).await {
+                Ok(Ok(chunk)) => Ok(chunk.map(|bytes| (bytes, answer))),
+                Ok(Err(error)) => Err(answer.broken(error)),
+                Err(_) => Err(answer.silent(idle)),
+            }
+        })
+        .boxed()
+    }
+
     /// The error for a body that stopped coming.
     pub(crate) fn silent(&self, after: Duration) -> Error {
         Error::Timeout {
@@ -193,7 +207,7 @@ impl Transport {
         };
         let request_id =
             response.headers().get(headers::REQUEST_ID).and_then(|v| v.to_str().ok()).map_or(request_id, str::to_owned);
-        if response.status().is_success() {
+        if response.status().is_success() || response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Answer { operation: call.operation, response, request_id, timeout: call.timeout });
         }
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|v| parse_retry_after(v, SystemTime::now()));

@@ -2,8 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use api_types::execd::{EventError, EventType, StreamEvent};
+use api_types::execd::EventError;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
 use jiff::Timestamp;
+
+use super::wire::{Kind, WireEvent};
 
 /// One event of an execution.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +26,13 @@ pub enum Event {
     Stderr(OutputMessage),
     /// A value of code execution, by MIME type.
     Result(BTreeMap<String, String>),
+    /// Output that is gone for good: more came than the daemon keeps.
+    Gap {
+        /// Place of the first lost byte.
+        offset: u64,
+        /// How many bytes are lost.
+        bytes: u64,
+    },
     /// Counter of code executions.
     ExecutionCount(i64),
     /// It failed. The last event of a command.
@@ -42,37 +53,71 @@ impl Event {
     }
 
     /// The event, unless it is one that only keeps the connection open or is not known.
-    pub(crate) fn from_wire(event: StreamEvent) -> Option<Self> {
+    pub(crate) fn from_wire(event: WireEvent) -> Option<Self> {
         let at = Timestamp::from_millisecond(event.timestamp).unwrap_or_default();
-        let text = event.text.unwrap_or_default();
-        Some(match event.event {
-            EventType::Init => Self::Started { id: text, at },
-            EventType::Stdout => Self::Stdout(OutputMessage { at, wire: text }),
-            EventType::Stderr => Self::Stderr(OutputMessage { at, wire: text }),
-            EventType::Result => Self::Result(event.results.unwrap_or_default()),
-            EventType::ExecutionCount => Self::ExecutionCount(event.execution_count.unwrap_or_default()),
-            EventType::Error => Self::Failed(ExecutionError::from_wire(event.error, at)),
-            EventType::ExecutionComplete => {
+        Some(match event.kind {
+            Kind::Init => Self::Started { id: event.text.unwrap_or_default(), at },
+            Kind::Stdout => Self::Stdout(OutputMessage::from_wire(event, at)),
+            Kind::Stderr => Self::Stderr(OutputMessage::from_wire(event, at)),
+            Kind::Result => Self::Result(event.results.unwrap_or_default()),
+            Kind::ExecutionCount => Self::ExecutionCount(event.execution_count.unwrap_or_default()),
+            Kind::Error => Self::Failed(ExecutionError::from_wire(event.error, at)),
+            Kind::ExecutionComplete => {
                 let millis = event.execution_time.and_then(|ms| u64::try_from(ms).ok()).unwrap_or_default();
                 Self::Completed { duration: Duration::from_millis(millis), at }
             }
-            EventType::Ping | EventType::Unknown => return None,
+            Kind::Gap => Self::Gap { offset: event.offset.unwrap_or_default(), bytes: event.bytes.unwrap_or_default() },
+            Kind::Ping | Kind::Unknown => return None,
         })
     }
 }
 
-/// A line of output and when it was written.
+/// A line of output, or a part of one, and when it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputMessage {
     at: Timestamp,
-    /// As sent: an empty line is a line feed, since empty texts are left out.
-    wire: String,
+    text: String,
+    /// The bytes as they were written, where they came so.
+    exact: Option<Bytes>,
+    partial: bool,
 }
 
 impl OutputMessage {
-    /// The line without its terminator.
+    fn from_wire(event: WireEvent, at: Timestamp) -> Self {
+        let text = event.text.unwrap_or_default();
+        let exact = event.encoding.filter(|encoding| encoding == "base64").and_then(|_| STANDARD.decode(&text).ok());
+        let text = match &exact {
+            Some(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            // An empty line comes as a line feed, since empty texts are left out.
+            None if text == "\n" => String::new(),
+            None => text,
+        };
+        Self { at, text, partial: event.partial || exact.is_some(), exact: exact.map(Bytes::from) }
+    }
+
+    /// The line without its terminator; with [`RunCommand::exact`](crate::RunCommand::exact) the bytes as text, line
+    /// feeds and all. What is no UTF-8 is replaced.
     pub fn text(&self) -> &str {
-        if self.wire == "\n" { "" } else { &self.wire }
+        &self.text
+    }
+
+    /// The bytes as they were written, terminators and all, where
+    /// [`RunCommand::exact`](crate::RunCommand::exact) asked for them and the daemon gives them.
+    pub fn exact(&self) -> Option<&Bytes> {
+        self.exact.as_ref()
+    }
+
+    /// Whether no line ends here: it goes on in the next message of its stream, or has been given with its end.
+    pub fn is_partial(&self) -> bool {
+        self.partial
+    }
+
+    /// Appends it to the bytes that are printed: as it was written, or as a line.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.exact.as_deref().unwrap_or(self.text.as_bytes()));
+        if !self.partial {
+            out.push(b'\n');
+        }
     }
 
     /// When it was read from the command.

@@ -23,6 +23,8 @@ pub struct Execution {
     pub error: Option<ExecutionError>,
     /// How long it took, measured in the sandbox; none when it failed.
     pub duration: Option<Duration>,
+    /// Bytes of output that the daemon could not keep and that are lost.
+    pub lost_bytes: u64,
     /// Bytes of output that were not kept, see [`RunCommand::keep_output`](crate::RunCommand::keep_output).
     pub dropped_bytes: u64,
 }
@@ -60,6 +62,7 @@ impl Execution {
                     self.exit_code = Some(0);
                 }
             }
+            Event::Gap { bytes, .. } => self.lost_bytes += bytes,
             Event::ExecutionCount(_) => {}
         }
     }
@@ -82,26 +85,37 @@ fn keep(lines: &mut Vec<OutputMessage>, line: OutputMessage, room: &mut usize, d
 }
 
 fn join(lines: &[OutputMessage]) -> String {
-    lines.iter().map(OutputMessage::text).collect::<Vec<_>>().join("\n")
+    let mut text = String::new();
+    for (at, line) in lines.iter().enumerate() {
+        text.push_str(line.text());
+        if !line.is_partial() && at + 1 < lines.len() {
+            text.push('\n');
+        }
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
-    use api_types::execd::{EventType, StreamEvent};
-
     use super::*;
 
     fn line(text: &str) -> Event {
-        let event = StreamEvent {
-            event: EventType::Stdout,
-            timestamp: 1,
-            text: Some(text.to_owned()),
-            execution_time: None,
-            execution_count: None,
-            results: None,
-            error: None,
-        };
-        Event::from_wire(event).unwrap()
+        part(text, false)
+    }
+
+    fn part(text: &str, partial: bool) -> Event {
+        let event = serde_json::json!({"type": "stdout", "timestamp": 1, "text": text, "partial": partial});
+        Event::from_wire(serde_json::from_value(event).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn parts_of_a_line_are_one_line() {
+        let mut execution = Execution::default();
+        let mut room = 1 << 20;
+        for event in [part("a", true), part("b", true), part("c", false), part("d", false)] {
+            execution.add(event, &mut room, false);
+        }
+        assert_eq!(execution.stdout_text(), "abc\nd");
     }
 
     #[test]

@@ -2,23 +2,23 @@
 
 mod event;
 mod execution;
-mod parser;
 mod request;
 mod stream;
+mod wire;
 
 use api_types::{execd::CommandStatus, names::headers};
 use bytes::Bytes;
 pub use event::{Event, ExecutionError, OutputMessage};
 pub use execution::Execution;
 pub use request::RunCommand;
-use reqwest::Method;
+use reqwest::{Method, RequestBuilder};
 pub use stream::EventStream;
 
 use crate::{
     Result, body,
     client::segment,
     execd::Execd,
-    transport::{Call, Retry},
+    transport::{Answer, Retry},
 };
 
 /// Most bytes taken of a log in one call.
@@ -75,7 +75,8 @@ impl Commands {
         self.stream(command).await?.collect_execution(limit).await
     }
 
-    /// Runs a command and gives its events as they come.
+    /// Runs a command and gives its events as they come. A connection that breaks is made anew and the events go on
+    /// where they were.
     ///
     /// Dropping the stream does not stop the command: [`Self::interrupt`] does.
     ///
@@ -98,16 +99,60 @@ impl Commands {
     pub async fn stream(&self, command: impl Into<RunCommand>) -> Result<EventStream> {
         const OPERATION: &str = "run command";
         let command = command.into();
+        let exact = command.is_exact();
         let request = command.request()?;
         // A command must not run twice, so only a connection that was never made is tried again.
-        let call = Call { streaming: true, ..self.execd.call(OPERATION, Retry::Unsent) };
-        let answer = self
-            .execd
-            .send(call, Method::POST, "/command", |r| {
-                r.header(reqwest::header::ACCEPT, "text/event-stream").json(&request)
-            })
-            .await?;
-        Ok(EventStream::new(answer, self.execd.stream_idle_timeout(), request.background == Some(true)))
+        let answer = start(&self.execd, OPERATION, "/command", &request, exact).await?;
+        let once = request.request.background == Some(true) || request.kill_on_disconnect;
+        Ok(EventStream::new(self.execd.clone(), answer, exact, once))
+    }
+
+    /// The events of an execution that was started before, also by another program, from a place on:
+    /// [`EventStream::cursor`] of an earlier stream, or nothing for the beginning.
+    ///
+    /// ```no_run
+    /// # async fn f(sandbox: opensandbox::Sandbox) -> opensandbox::Result<()> {
+    /// let commands = sandbox.commands();
+    /// let started = commands.run_with(opensandbox::RunCommand::shell("make").background()).await?;
+    /// let execution = commands.follow(&started.id, None).await?.collect_execution(1 << 20).await?;
+    /// println!("{:?}", execution.exit_code);
+    /// # Ok(()) }
+    /// ```
+    pub async fn follow(&self, execution: &str, cursor: Option<&str>) -> Result<EventStream> {
+        self.follow_as(execution, cursor, false).await
+    }
+
+    /// As [`Self::follow`], with the output as the bytes that were written instead of lines.
+    pub async fn follow_exact(&self, execution: &str, cursor: Option<&str>) -> Result<EventStream> {
+        self.follow_as(execution, cursor, true).await
+    }
+
+    async fn follow_as(&self, execution: &str, cursor: Option<&str>, exact: bool) -> Result<EventStream> {
+        let place = cursor.unwrap_or("0");
+        let answer = stream::open(&self.execd, execution, place, exact).await?;
+        Ok(EventStream::at(self.execd.clone(), answer, place, exact))
+    }
+
+    /// Writes to the standard input of an execution that was started with
+    /// [`RunCommand::open_stdin`]; `end` closes it after that.
+    ///
+    /// ```no_run
+    /// # async fn f(sandbox: opensandbox::Sandbox) -> opensandbox::Result<()> {
+    /// use futures::TryStreamExt;
+    /// use opensandbox::{Event, RunCommand};
+    ///
+    /// let commands = sandbox.commands();
+    /// let mut events = commands.stream(RunCommand::shell("sort").open_stdin()).await?;
+    /// if let Some(Event::Started { id, .. }) = events.try_next().await? {
+    ///     commands.write_stdin(&id, "b\na\n", true).await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn write_stdin(&self, execution: &str, bytes: impl Into<Bytes>, end: bool) -> Result<()> {
+        let call = self.execd.call("write to command", Retry::Unsent);
+        let path = format!("/command/{}/stdin?end={end}", segment(execution));
+        let bytes = bytes.into();
+        self.execd.send(call, Method::POST, &path, |r| r.body(bytes.clone())).await.map(drop)
     }
 
     /// How an execution is doing, or how it ended.
@@ -141,4 +186,18 @@ impl Commands {
         let call = self.execd.call("interrupt command", Retry::Unsent);
         self.execd.send(call, Method::DELETE, "/command", |r| r.query(&[("id", execution)])).await.map(drop)
     }
+}
+
+/// Starts an execution that is answered with its stream.
+pub(crate) async fn start(
+    execd: &Execd,
+    operation: &'static str,
+    path: &str,
+    body: &impl serde::Serialize,
+    exact: bool,
+) -> Result<Answer> {
+    let path = if exact { format!("{path}?encoding=base64") } else { path.to_owned() };
+    let call = execd.streaming(operation, Retry::Unsent);
+    let request = |r: RequestBuilder| r.header(reqwest::header::ACCEPT, "text/event-stream").json(body);
+    execd.send(call, Method::POST, &path, request).await
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use api_types::execd::RunCommandRequest;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 
+use super::wire::CommandBody;
 use crate::{Error, Result};
 
 /// Bytes of output kept in memory unless set.
@@ -22,9 +24,10 @@ const DEFAULT_OUTPUT_LIMIT: usize = 64 << 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "nothing runs before it is given to run_with or stream"]
 pub struct RunCommand {
-    request: RunCommandRequest,
+    body: CommandBody,
     timeout: Option<Duration>,
     output_limit: usize,
+    exact: bool,
 }
 
 impl RunCommand {
@@ -40,18 +43,19 @@ impl RunCommand {
     }
 
     fn new(request: RunCommandRequest) -> Self {
-        Self { request, timeout: None, output_limit: DEFAULT_OUTPUT_LIMIT }
+        let body = CommandBody { request, ..CommandBody::default() };
+        Self { body, timeout: None, output_limit: DEFAULT_OUTPUT_LIMIT, exact: false }
     }
 
     /// Sets the working directory, which must exist.
     pub fn cwd(mut self, directory: impl Into<String>) -> Self {
-        self.request.cwd = Some(directory.into());
+        self.body.request.cwd = Some(directory.into());
         self
     }
 
     /// Sets a variable over the sandbox's own environment.
     pub fn env(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.request.envs.get_or_insert_default().insert(key.into(), value.into());
+        self.body.request.envs.get_or_insert_default().insert(key.into(), value.into());
         self
     }
 
@@ -63,19 +67,51 @@ impl RunCommand {
 
     /// Runs as this user.
     pub fn uid(mut self, uid: u32) -> Self {
-        self.request.uid = Some(i64::from(uid));
+        self.body.request.uid = Some(i64::from(uid));
         self
     }
 
     /// Runs as this group; needs a user too.
     pub fn gid(mut self, gid: u32) -> Self {
-        self.request.gid = Some(i64::from(gid));
+        self.body.request.gid = Some(i64::from(gid));
+        self
+    }
+
+    /// Runs as this user, by name or number; home, user name and log name follow.
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.body.user = Some(user.into());
+        self
+    }
+
+    /// Gives these bytes to its standard input, which has nothing otherwise.
+    pub fn stdin(mut self, bytes: impl AsRef<[u8]>) -> Self {
+        self.body.stdin_base64 = Some(STANDARD.encode(bytes));
+        self
+    }
+
+    /// Leaves its standard input open for [`Commands::write_stdin`](crate::Commands::write_stdin).
+    pub fn open_stdin(mut self) -> Self {
+        self.body.stdin_open = true;
+        self
+    }
+
+    /// Stops it when nobody reads its stream any more, so also when this program or its network goes: its stream is
+    /// then not taken up again.
+    pub fn kill_on_disconnect(mut self) -> Self {
+        self.body.kill_on_disconnect = true;
+        self
+    }
+
+    /// Takes its output as the bytes that were written, in pieces instead of lines, see
+    /// [`OutputMessage::exact`](crate::OutputMessage::exact). Daemons that only know lines give lines.
+    pub fn exact(mut self) -> Self {
+        self.exact = true;
         self
     }
 
     /// Returns once it has started; its output is had by [`Commands::logs`](crate::Commands::logs).
     pub fn background(mut self) -> Self {
-        self.request.background = Some(true);
+        self.body.request.background = Some(true);
         self
     }
 
@@ -90,9 +126,14 @@ impl RunCommand {
         self.output_limit
     }
 
+    pub(crate) fn is_exact(&self) -> bool {
+        self.exact
+    }
+
     /// The request, if it can be made.
-    pub(crate) fn request(self) -> Result<RunCommandRequest> {
-        let mut request = self.request;
+    pub(crate) fn request(self) -> Result<CommandBody> {
+        let mut body = self.body;
+        let request = &mut body.request;
         let blank = request.command.as_ref().is_some_and(|text| text.trim().is_empty());
         let no_program = request.argv.as_ref().is_some_and(|argv| argv.first().is_none_or(String::is_empty));
         if blank || no_program {
@@ -107,7 +148,21 @@ impl RunCommand {
             request.timeout =
                 Some(i64::try_from(millis).map_err(|_| Error::invalid("run command: the timeout is too long"))?);
         }
-        Ok(request)
+        Ok(body)
+    }
+
+    /// The request of a run in a session, which has its variables and user already.
+    pub(crate) fn session_request(self) -> Result<(CommandBody, bool)> {
+        let exact = self.exact;
+        let body = self.request()?;
+        let RunCommandRequest { argv, background, uid, gid, envs, .. } = &body.request;
+        let foreign = argv.is_some() || background.is_some() || uid.is_some() || gid.is_some() || envs.is_some();
+        if foreign || (CommandBody { request: body.request.clone(), ..CommandBody::default() }) != body {
+            let what = "run in session: a session takes shell text, a working directory and a timeout only; \
+                        set variables with export";
+            return Err(Error::invalid(what));
+        }
+        Ok((body, exact))
     }
 }
 

@@ -1,10 +1,14 @@
 //! Files in a sandbox.
 
+mod archive;
 mod read;
 mod tree;
+mod watch;
 mod write;
 
+pub use archive::Progress;
 pub use read::FileStream;
+pub use watch::FileChange;
 pub use write::WriteFile;
 
 use crate::execd::Execd;

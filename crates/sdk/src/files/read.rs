@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
 use reqwest::{Method, StatusCode, header};
 use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
@@ -131,7 +131,7 @@ fn http_range(range: &impl RangeBounds<u64>) -> Option<String> {
 /// The bytes of a file, piece by piece. An end before the file's size is an error.
 pub struct FileStream {
     size: Option<u64>,
-    chunks: Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>,
+    chunks: BoxStream<'static, Result<Bytes>>,
 }
 
 impl std::fmt::Debug for FileStream {
@@ -143,16 +143,7 @@ impl std::fmt::Debug for FileStream {
 impl FileStream {
     fn new(answer: Answer, idle: Duration) -> Self {
         let size = answer.response.content_length();
-        let chunks = futures::stream::try_unfold(answer, move |mut answer| async move {
-            let chunk = tokio::time::timeout(idle, answer.response.chunk()).await;
-            match chunk {
-                Ok(Ok(Some(bytes))) => Ok(Some((bytes, answer))),
-                Ok(Ok(None)) => Ok(None),
-                Ok(Err(error)) => Err(answer.broken(error)),
-                Err(_) => Err(answer.silent(idle)),
-            }
-        });
-        Self { size, chunks: Box::pin(chunks) }
+        Self { size, chunks: answer.chunks(idle) }
     }
 
     /// Size of the file, where the daemon told it.

@@ -1,22 +1,32 @@
-//! The event stream, from bytes to events.
+//! Event streams of the daemon, from bytes to events.
 //!
 //! Servers send either bare JSON objects with two line feeds between them or server-sent events;
 //! both are taken, also mixed, and cut at any byte.
 
-use api_types::{ErrorBody, execd::StreamEvent};
+use std::marker::PhantomData;
+
+use api_types::ErrorBody;
+use serde::de::DeserializeOwned;
 
 /// Most bytes of one event. Daemons keep theirs below 4 MiB.
 const MAX_EVENT: usize = 16 << 20;
 
-/// Turns the bytes of an execution's stream into events.
-#[derive(Debug, Default)]
-pub(crate) struct EventParser {
+/// Turns the bytes of a stream into events.
+#[derive(Debug)]
+pub(crate) struct EventParser<T> {
     /// The line that has begun.
     line: Vec<u8>,
     /// The `data:` lines of the event that has begun.
     data: Option<Vec<u8>>,
     /// A line ended with a carriage return: a line feed that follows belongs to it.
     after_cr: bool,
+    event: PhantomData<fn() -> T>,
+}
+
+impl<T> Default for EventParser<T> {
+    fn default() -> Self {
+        Self { line: Vec::new(), data: None, after_cr: false, event: PhantomData }
+    }
 }
 
 /// Why a stream cannot be read on.
@@ -30,10 +40,10 @@ pub(crate) enum ParseError {
     Refused(ErrorBody),
 }
 
-impl EventParser {
+impl<T: DeserializeOwned> EventParser<T> {
     /// Takes bytes, cut anywhere, and appends the events that are complete, also those before an
     /// error. What is no event is passed over.
-    pub(crate) fn push(&mut self, bytes: &[u8], events: &mut Vec<StreamEvent>) -> Result<(), ParseError> {
+    pub(crate) fn push(&mut self, bytes: &[u8], events: &mut Vec<T>) -> Result<(), ParseError> {
         let mut rest = bytes;
         if self.after_cr && !rest.is_empty() {
             self.after_cr = false;
@@ -53,7 +63,7 @@ impl EventParser {
     }
 
     /// Ends the stream: appends the last event, if its terminator was missing.
-    pub(crate) fn finish(&mut self, events: &mut Vec<StreamEvent>) -> Result<(), ParseError> {
+    pub(crate) fn finish(&mut self, events: &mut Vec<T>) -> Result<(), ParseError> {
         events.extend(self.end_line()?);
         events.extend(self.end_event()?);
         Ok(())
@@ -68,7 +78,7 @@ impl EventParser {
         Ok(())
     }
 
-    fn end_line(&mut self) -> Result<Option<StreamEvent>, ParseError> {
+    fn end_line(&mut self) -> Result<Option<T>, ParseError> {
         let line = std::mem::take(&mut self.line);
         if line.is_empty() {
             return self.end_event();
@@ -90,12 +100,12 @@ impl EventParser {
         Ok(None)
     }
 
-    fn end_event(&mut self) -> Result<Option<StreamEvent>, ParseError> {
+    fn end_event(&mut self) -> Result<Option<T>, ParseError> {
         self.data.take().map_or(Ok(None), |data| decode(&data))
     }
 }
 
-fn decode(json: &[u8]) -> Result<Option<StreamEvent>, ParseError> {
+fn decode<T: DeserializeOwned>(json: &[u8]) -> Result<Option<T>, ParseError> {
     if let Ok(event) = serde_json::from_slice(json) {
         return Ok(Some(event));
     }
@@ -107,7 +117,7 @@ fn decode(json: &[u8]) -> Result<Option<StreamEvent>, ParseError> {
 
 #[cfg(test)]
 mod tests {
-    use api_types::execd::EventType;
+    use api_types::execd::{EventType, StreamEvent};
     use proptest::prelude::*;
 
     use super::*;
@@ -126,7 +136,7 @@ mod tests {
 
     /// The first error when `chunk` is pushed again and again.
     fn flood(chunk: &[u8]) -> Option<ParseError> {
-        let (mut parser, mut events) = (EventParser::default(), Vec::new());
+        let (mut parser, mut events) = (EventParser::<StreamEvent>::default(), Vec::new());
         (0..20).find_map(|_| parser.push(chunk, &mut events).err())
     }
 
@@ -153,7 +163,7 @@ mod tests {
         assert_eq!(parse(&[b"{\"type\":\"newer\",\"timestamp\":1}\n\n"])[0].event, EventType::Unknown);
         let mut events = Vec::new();
         let stream = b"{\"type\":\"init\",\"timestamp\":1}\n\n{\"code\":\"RUNTIME_ERROR\",\"message\":\"busy\"}\n";
-        let refused = EventParser::default().push(stream, &mut events);
+        let refused = EventParser::<StreamEvent>::default().push(stream, &mut events);
         assert!(matches!(refused, Err(ParseError::Refused(body)) if body.code == "RUNTIME_ERROR"));
         assert_eq!(events.len(), 1, "what came before the refusal is kept");
     }
@@ -189,7 +199,7 @@ mod tests {
 
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let (mut parser, mut events) = (EventParser::default(), Vec::new());
+            let (mut parser, mut events) = (EventParser::<StreamEvent>::default(), Vec::new());
             let _ = parser.push(&bytes, &mut events);
             let _ = parser.finish(&mut events);
         }
