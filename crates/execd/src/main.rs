@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use execd::config::{Config, Verb, normalise};
@@ -12,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Threads for file work; the rest is one thread.
 const BLOCKING_THREADS: usize = 8;
+/// They stay: where a sandbox has used up its processes no thread can be made, and file work must go on.
+const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 fn main() -> ExitCode {
     let config = Config::parse_from(normalise(std::env::args_os()));
@@ -21,9 +24,11 @@ fn main() -> ExitCode {
         eprintln!("execd: {error}");
         return ExitCode::FAILURE;
     }
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build();
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().max_blocking_threads(BLOCKING_THREADS).thread_keep_alive(FOR_EVER).build();
     let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+        // One thread at least, while one can be had: the runtime gives up where it has none.
+        runtime.spawn_blocking(|| ());
         let done = runtime.block_on(run(&config));
         // A blocking read of a dead disk must not hold the end.
         runtime.shutdown_background();

@@ -30,7 +30,7 @@ impl MainProcess {
         let env: Vec<_> = crate::envs::base(std::env::vars_os()).into_iter().collect();
         let plan =
             SpawnPlan { argv, env: &env, cwd: None, credentials: None, sink: Sink::Inherit, input: Input::Inherit };
-        Ok(Self { child: Child::new(sys::spawn(plan)?)?, signals })
+        Ok(Self { child: Child::lasting(sys::spawn(plan)?)?, signals })
     }
 
     /// Passes signals on until it has ended; its exit code as a shell tells it.

@@ -59,6 +59,7 @@ pub enum ServeError {
 pub struct Daemon {
     app: App,
     hooks: Hooks,
+    state: Option<std::path::PathBuf>,
 }
 
 /// A daemon that has its socket.
@@ -90,6 +91,7 @@ impl Daemon {
             base.insert(api_types::names::env::EXECD_ENVS.into(), path.into());
         }
         let engine = engine(config, &dir);
+        let state = dir.path().map(Path::to_owned);
         let app = App {
             base,
             envs_file,
@@ -106,7 +108,7 @@ impl Daemon {
             ports: Default::default(),
         };
         let hooks = Hooks::of(&app.base)?;
-        Ok(Self { app, hooks })
+        Ok(Self { app, hooks, state })
     }
 
     /// Runs what comes before the container's program.
@@ -124,6 +126,15 @@ impl Daemon {
     pub async fn bind(mut self, config: &Config) -> Result<Bound, ServeError> {
         let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, config.port));
         let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
+        // Only now: one that serves on another port may own the same directory.
+        if let Some(dir) = &self.state {
+            match crate::exec::open_ledger(dir) {
+                Ok(None) => tracing::warn!(dir = %dir.display(), "another execd notes there what runs"),
+                Ok(Some(0)) => {}
+                Ok(Some(ended)) => tracing::warn!(ended, "ended what an execd before this one left running"),
+                Err(error) => tracing::warn!(%error, "cannot note what runs"),
+            }
+        }
         self.app.port = listener.local_addr().map_or(config.port, |address| address.port());
         let grace = config.graceful_shutdown_timeout;
         Ok(Bound { app: Arc::new(self.app), hooks: self.hooks, listener, grace })

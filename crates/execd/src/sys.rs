@@ -150,8 +150,23 @@ pub fn spawn(plan: SpawnPlan<'_>) -> io::Result<Spawned> {
     }
     let child = command.spawn()?;
     let pid = child.id().cast_signed();
-    let pidfd = pidfd_open(pid)?;
-    Ok(Spawned { pid, pidfd })
+    match pidfd_open(pid) {
+        Ok(pidfd) => Ok(Spawned { pid, pidfd }),
+        Err(error) => {
+            undo(pid);
+            Err(error)
+        }
+    }
+}
+
+/// Ends and reaps a child that was just started and cannot be watched.
+pub fn undo(pid: i32) {
+    // SAFETY: the calls take integers and a null pointer where no status is wanted; a child that was not
+    // reaped keeps its number.
+    unsafe {
+        libc::kill(pid, libc::SIGKILL);
+        libc::waitpid(pid, std::ptr::null_mut(), 0);
+    }
 }
 
 /// The limit of descriptors that the daemon was started with; what it starts gets the same.

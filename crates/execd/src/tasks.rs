@@ -154,6 +154,7 @@ fn launch(process: &ProcessTask, below: &BTreeMap<String, String>, base: &Env) -
         content: process.command.join(" "),
         input: crate::exec::Input::Null,
         while_read: false,
+        outlives: false,
     })
 }
 

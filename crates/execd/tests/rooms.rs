@@ -176,7 +176,7 @@ async fn replacements_are_all_or_none() {
     std::fs::create_dir(&two).unwrap();
     let item = json!({"old": "X", "new": "Y"});
     let body = json!({one.to_str().unwrap(): item, two.to_str().unwrap(): item});
-    assert_eq!(execd.post("/files/replace", &body).await.status(), 500);
+    assert_eq!(execd.post("/files/replace", &body).await.status(), 400);
     assert_eq!(std::fs::read(&one).unwrap(), b"aXa");
     let before = std::fs::metadata(&one).unwrap().mtime_nsec();
     let none = json!({one.to_str().unwrap(): {"old": "Z", "new": "Y"}});

@@ -1,6 +1,7 @@
 //! The published SDKs against the real execd, unchanged; and the size of its binary.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test that fails should say where")]
 
+mod compatibility;
 #[path = "../suite/venv.rs"]
 mod venv;
 
@@ -48,7 +49,7 @@ impl Execd {
     }
 
     /// Its address as it is, and through its own proxy, each with a directory that others may enter.
-    fn ways(&self) -> Vec<(String, PathBuf)> {
+    fn ways(&self) -> [(String, PathBuf); 2] {
         let open = |path: &Path| {
             let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
             std::fs::set_permissions(path, mode).unwrap();
@@ -56,21 +57,21 @@ impl Execd {
         open(self.dir.path());
         let port = self.address.rsplit(':').next().unwrap();
         let both = [("direct", self.address.clone()), ("proxied", format!("{}/proxy/{port}", self.address))];
-        let made = both.map(|(name, address)| {
+        both.map(|(name, address)| {
             let dir = self.dir.path().join(name);
             std::fs::create_dir(&dir).unwrap();
             open(&dir);
             (address, dir)
-        });
-        made.into()
+        })
     }
 }
 
-fn passes(mut command: Command) {
+fn passes(mut command: Command) -> String {
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
     print!("{text}");
+    text
 }
 
 #[test]
@@ -83,11 +84,13 @@ fn the_python_sdk_unchanged() {
         }
     };
     let execd = Execd::start();
-    for (address, dir) in execd.ways() {
+    let [direct, proxied] = execd.ways().map(|(address, dir)| {
         let mut command = Command::new(&python);
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/execd/python.py")).arg(address).arg(dir);
-        passes(command);
-    }
+        passes(command)
+    });
+    assert_eq!(direct, proxied, "execd's own proxy changes nothing");
+    compatibility::record("execd python", "Python `opensandbox` 1.1.1 against execd", &direct);
 }
 
 #[test]
@@ -105,11 +108,13 @@ fn the_npm_sdk_unchanged() {
     let script = home.join("javascript.mjs");
     std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/execd/javascript.mjs"), &script).unwrap();
     let execd = Execd::start();
-    for (address, dir) in execd.ways() {
+    let [direct, proxied] = execd.ways().map(|(address, dir)| {
         let mut command = Command::new("node");
         command.arg(&script).arg(address).arg(dir);
-        passes(command);
-    }
+        passes(command)
+    });
+    assert_eq!(direct, proxied, "execd's own proxy changes nothing");
+    compatibility::record("execd npm", &format!("npm `{NPM}` against execd"), &direct);
 }
 
 #[test]

@@ -1,6 +1,11 @@
-"""Drives an execd with the published Python SDK: python.py ADDRESS DIRECTORY. The lifecycle API is a stub."""
+"""Drives an execd with the published Python SDK: python.py ADDRESS DIRECTORY. The lifecycle API is a stub.
+
+The same steps go through the asynchronous and the synchronous half. For each method of a service one line is
+printed, which docs/compatibility.md is made of: `row`, half, method, what came of it.
+"""
 
 import asyncio
+import inspect
 import json
 import os
 import sys
@@ -51,6 +56,36 @@ class Lifecycle(BaseHTTPRequestHandler):
 server = ThreadingHTTPServer(("127.0.0.1", 0), Lifecycle)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 DOMAIN = f"127.0.0.1:{server.server_port}"
+
+
+PASSED = set()
+
+
+class Traced:
+    """A service whose every method can be awaited, and is noted when it has worked."""
+
+    def __init__(self, name, service):
+        self.name, self.service = name, service
+
+    def __getattr__(self, method):
+        real = getattr(self.service, method)
+
+        async def call(*args, **options):
+            result = real(*args, **options)
+            if inspect.isawaitable(result):
+                result = await result
+            PASSED.add(f"{self.name}.{method}")
+            return result
+
+        return call
+
+    def rows(self, half):
+        """A line for each method there is."""
+        for method in dir(self.service):
+            if not method.startswith("_") and callable(getattr(self.service, method)):
+                name = f"{self.name}.{method}"
+                assert name in PASSED, f"{half}: {name} was not tried"
+                print(f"row\t{half}\t{name}\tpasses")
 
 
 def out(run):
@@ -110,12 +145,19 @@ async def files(sandbox):
     assert await files.read_file(text) == "héllo\nworld"
     assert len(await files.read_bytes(data)) == 256000
     assert await files.read_bytes(data, range_header="bytes=1-3") == b"\x01\x02\x03"
+    pieces = await files.read_bytes_stream(data, chunk_size=1000)
+    pieces = [piece async for piece in pieces] if hasattr(pieces, "__aiter__") else list(pieces)
+    assert b"".join(pieces) == bytes(range(256)) * 1000 and len(pieces) > 1
+    assert await files.read_file(text, offset=2, limit=1) == "world"
     found = await files.search(SearchEntry(path=BASE, pattern="*.txt"))
     assert [entry.path for entry in found] == [text]
     await files.move_files([MoveEntry(src=data, dest=BASE + "/a/moved")])
     await files.set_permissions([SetPermissionEntry(path=BASE + "/a/moved", mode=600)])
     counted = await files.replace_contents_detailed([ContentReplaceEntry(path=text, old_content="l", new_content="L")])
     assert counted[0].replaced_count == 3
+    await files.replace_contents([ContentReplaceEntry(path=text, old_content="L", new_content="l")])
+    await files.write_file(BASE + "/a/one", "x")
+    await files.delete_files([BASE + "/a/one"])
     listed = await files.list_directory(DirectoryListEntry(path=BASE + "/a", depth=2))
     assert [(entry.path, entry.mode) for entry in listed] == [(BASE + "/a/moved", 600), (text, 644)]
     await files.delete_files([BASE + "/a/moved"])
@@ -147,31 +189,56 @@ async def identity(sandbox):
         raise AssertionError("another user wrote into a directory that is not theirs")
 
 
+class Half:
+    """One half of the SDK, its services traced."""
+
+    def __init__(self, sandbox):
+        self.sandbox = sandbox
+        self.commands, self.files = Traced("commands", sandbox.commands), Traced("files", sandbox.files)
+        self.itself = Traced("sandbox", sandbox)
+
+    def files_with_identity(self, uid, gid):
+        return Traced("files", self.sandbox.files_with_identity(uid, gid))
+
+
+async def missing(half, sandbox):
+    """What this execd does not do says so in a code that the SDK hands on."""
+    if not hasattr(sandbox, "isolation"):
+        return
+    try:
+        told = sandbox.isolation.capabilities()
+        if inspect.isawaitable(told):
+            await told
+    except Exception as error:
+        assert "isolated" in str(error) or "501" in str(error) or "NOT_SUPPORTED" in str(error), repr(error)
+    else:
+        raise AssertionError("isolated sessions are there: test them")
+    for method in dir(sandbox.isolation):
+        if not method.startswith("_"):
+            print(f"row\t{half}\tisolation.{method}\tcannot: execd has no isolated sessions; it answers 501 `NOT_SUPPORTED`")
+
+
+async def drive(name, sandbox):
+    PASSED.clear()
+    half = Half(sandbox)
+    for part in (commands, sessions, files, identity):
+        await part(half)
+    metrics = await half.itself.get_metrics()
+    assert metrics.cpu_count > 0 and await half.itself.is_healthy()
+    half.commands.rows(name)
+    half.files.rows(name)
+    print(f"row\t{name}\tsandbox.get_metrics, sandbox.is_healthy, sandbox.files_with_identity\tpasses")
+    await missing(name, sandbox)
+    await half.itself.kill()
+    await half.itself.close()
+
+
 async def main():
     config = ConnectionConfig(domain=DOMAIN)
-    sandbox = await Sandbox.create("x", connection_config=config, timeout=timedelta(minutes=5))
-    for part in (commands, sessions, files, identity):
-        await part(sandbox)
-        print(f"async {part.__name__}: fine")
-    metrics = await sandbox.get_metrics()
-    assert metrics.cpu_count > 0 and await sandbox.is_healthy()
-    await sandbox.kill()
-    await sandbox.close()
-
-
-def sync():
-    sandbox = SandboxSync.create("x", connection_config=ConnectionConfigSync(domain=DOMAIN), timeout=timedelta(minutes=5))
-    session = sandbox.commands.create_session(working_directory="/tmp")
-    assert out(sandbox.commands.run_in_session(session, "pwd")) == "/tmp"
-    sandbox.commands.delete_session(session)
-    assert sandbox.commands.run("exit 3").exit_code == 3
-    sandbox.files.write_file(BASE + "/sync", "data")
-    assert sandbox.files.read_file(BASE + "/sync") == "data"
-    assert sandbox.files.read_bytes(BASE + "/sync", range_header="bytes=1-2") == b"at"
-    sandbox.kill()
-    sandbox.close()
-    print("sync: fine")
+    await drive("async", await Sandbox.create("x", connection_config=config, timeout=timedelta(minutes=5)))
+    config = ConnectionConfigSync(domain=DOMAIN)
+    made = await asyncio.to_thread(SandboxSync.create, "x", connection_config=config, timeout=timedelta(minutes=5))
+    await drive("sync", made)
 
 
 asyncio.run(main())
-sync()

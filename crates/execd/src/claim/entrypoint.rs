@@ -49,6 +49,7 @@ impl Entrypoint {
             content: record.entrypoint.join(" "),
             input: crate::exec::Input::Null,
             while_read: false,
+            outlives: true,
         };
         match engine.start(ExecutionId::new(uuid::Uuid::new_v4().simple().to_string()), &launch) {
             Ok(execution) => Self::Own(execution),

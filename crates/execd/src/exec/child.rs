@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::ledger;
 use crate::sys::{self, ExitStatus, Spawned};
 
 /// Statuses that the orphan reaper met before their owners did; `None` while the child lives.
@@ -26,14 +27,32 @@ pub struct Child {
 
 impl Child {
     /// Takes charge of a process that was just started. Called before the runtime's next turn, so
-    /// that the orphan reaper can't come first.
+    /// that the orphan reaper can't come first. It is noted, so that it does not outlive the daemon for long.
     ///
     /// # Errors
-    /// The descriptor can't be registered.
+    /// The descriptor can't be registered; the process is ended then.
     pub fn new(spawned: Spawned) -> io::Result<Self> {
-        OWNED.lock().get_or_insert_default().insert(spawned.pid, None);
-        let pidfd = sys::watch(spawned.pidfd)?;
-        Ok(Self { pid: spawned.pid, pidfd, reaped: false })
+        let child = Self::lasting(spawned)?;
+        ledger::note(child.pid);
+        Ok(child)
+    }
+
+    /// As [`Self::new`], for a process that may outlive the daemon.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn lasting(spawned: Spawned) -> io::Result<Self> {
+        let pid = spawned.pid;
+        match sys::watch(spawned.pidfd) {
+            Ok(pidfd) => {
+                OWNED.lock().get_or_insert_default().insert(pid, None);
+                Ok(Self { pid, pidfd, reaped: false })
+            }
+            Err(error) => {
+                sys::undo(pid);
+                Err(error)
+            }
+        }
     }
 
     /// Process id, and id of its group.
@@ -53,6 +72,7 @@ impl Child {
     /// Takes the exit status; call after [`Self::exited`].
     pub fn reap(&mut self) -> Option<ExitStatus> {
         self.reaped = true;
+        ledger::forget(self.pid);
         let status = sys::reap(self.pidfd.get_ref()).ok().flatten();
         let stolen = OWNED.lock().as_mut().and_then(|owned| owned.remove(&self.pid)).flatten();
         status.or(stolen)

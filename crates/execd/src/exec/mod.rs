@@ -4,6 +4,7 @@
 //! carries out timeouts and stops. Nothing polls.
 
 mod child;
+mod ledger;
 mod outcome;
 mod registry;
 mod stdin;
@@ -20,6 +21,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 
 pub use child::{Child, adopt_orphans};
+pub use ledger::open as open_ledger;
 pub use outcome::{End, Outcome, looks_killed, signal_name};
 pub(crate) use registry::{Conductor, pipe};
 pub use registry::{Engine, EngineError, Settings};
@@ -50,6 +52,8 @@ pub struct Launch {
     pub input: Input,
     /// Whether it is stopped when its last reader has gone.
     pub while_read: bool,
+    /// Whether it may outlive this daemon: a later one finds it and does not end it.
+    pub outlives: bool,
 }
 
 /// Standard input of a process.

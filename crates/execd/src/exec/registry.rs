@@ -287,7 +287,9 @@ fn spawn(launch: &Launch) -> io::Result<(Child, Outputs, Option<Stdin>)> {
         sink,
         input,
     };
-    Ok((Child::new(sys::spawn(plan)?)?, outputs, stdin))
+    let spawned = sys::spawn(plan)?;
+    let child = if launch.outlives { Child::lasting(spawned) } else { Child::new(spawned) };
+    Ok((child?, outputs, stdin))
 }
 
 /// A pipe whose read end the runtime waits for.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use nix::fcntl::FcntlArg;
 use nix::libc::{SIGKILL, SIGTERM};
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
@@ -15,8 +16,11 @@ use super::{Child, End, Outcome, Phase, Stop};
 use crate::journal::{Journal, Source};
 use crate::sys;
 
-/// Bytes taken from a pipe at once: what a pipe holds by default.
-const READ_SIZE: usize = 64 << 10;
+/// Bytes taken from a pipe at once.
+const READ_SIZE: usize = 256 << 10;
+/// What a pipe holds by default. One that is found full is made to hold `READ_SIZE`, so that a program that
+/// writes much need not be woken for every piece.
+const PIPE_SIZE: usize = 64 << 10;
 
 thread_local! {
     /// Shared by all supervisors of the one runtime thread: an idle execution costs no buffer.
@@ -27,12 +31,14 @@ thread_local! {
 pub struct Outputs {
     stdout: Option<pipe::Receiver>,
     stderr: Option<pipe::Receiver>,
+    /// Full pipes are made wider: not tried again after the first.
+    widened: bool,
 }
 
 impl Outputs {
     /// Standard output (or both), and standard error where it is apart.
     pub fn new(stdout: pipe::Receiver, stderr: Option<pipe::Receiver>) -> Self {
-        Self { stdout: Some(stdout), stderr }
+        Self { stdout: Some(stdout), stderr, widened: false }
     }
 
     /// Whether anybody may still write.
@@ -66,7 +72,13 @@ impl Outputs {
             read
         });
         match read {
-            Ok(count) if count > 0 => count,
+            Ok(count) if count > 0 => {
+                if count >= PIPE_SIZE && !std::mem::replace(&mut self.widened, true) {
+                    // The bound of all pipes of a user may be met; it goes on as it is then.
+                    let _ = nix::fcntl::fcntl(pipe, FcntlArg::F_SETPIPE_SZ(READ_SIZE as i32));
+                }
+                count
+            }
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
             Ok(_) | Err(_) => {
                 *slot = None;
@@ -247,7 +259,7 @@ impl Since {
 }
 
 /// Living processes of a group without its leader, with their start.
-fn members(group: i32) -> Vec<(i32, u64)> {
+pub(super) fn members(group: i32) -> Vec<(i32, u64)> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let of_group = |pid| group_and_start(pid).filter(|(of, _)| *of == group).map(|(_, start)| (pid, start));
@@ -271,7 +283,7 @@ fn group_of(pid: i32) -> Option<i32> {
 }
 
 /// Group of a living process, and its start in the kernel's ticks.
-fn group_and_start(pid: i32) -> Option<(i32, u64)> {
+pub(super) fn group_and_start(pid: i32) -> Option<(i32, u64)> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
     match fields.next()? {

@@ -145,6 +145,7 @@ fn start(engine: &Engine, command: &[String], timeout: Duration, env: &Env) -> R
         content: command.join(" "),
         input: Input::Null,
         while_read: false,
+        outlives: false,
     };
     let id = ExecutionId::new(uuid::Uuid::new_v4().simple().to_string());
     engine.start(id, &launch).map_err(|e| e.to_string())

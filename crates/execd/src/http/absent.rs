@@ -1,8 +1,7 @@
 //! Rooms that are not built yet: their routes answer with a typed 501.
 
 use api_types::ErrorCode;
-use axum::Router;
-use axum::routing::any;
+use axum::routing::{MethodRouter, any};
 
 use super::{ApiError, Shared};
 
@@ -17,9 +16,9 @@ const ROOMS: [(&str, &str); 5] = [
 const CODE: &str = "this execd has no code contexts; use POST /command";
 const ISOLATED: &str = "this execd has no isolated sessions; use POST /command";
 
-/// Adds the routes.
-pub fn add(router: Router<Shared>) -> Router<Shared> {
-    ROOMS.into_iter().fold(router, |router, (path, text)| {
-        router.route(path, any(move || async move { ApiError::new(ErrorCode::ExecdNotSupported, text) }))
-    })
+/// Their routes.
+pub fn rooms() -> impl Iterator<Item = (&'static str, MethodRouter<Shared>)> {
+    ROOMS
+        .into_iter()
+        .map(|(path, text)| (path, any(move || async move { ApiError::new(ErrorCode::ExecdNotSupported, text) })))
 }

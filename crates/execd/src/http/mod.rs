@@ -23,7 +23,7 @@ use api_types::auth::DaemonKey;
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{any, get, post};
+use axum::routing::{MethodRouter, any, get, post};
 use http::StatusCode;
 
 pub use error::ApiError;
@@ -98,53 +98,67 @@ impl App {
     }
 }
 
+/// Paths and their handlers: the one list of what there is.
+fn table() -> Vec<(&'static str, MethodRouter<Shared>)> {
+    let mut table = vec![
+        ("/ping", get(|| async { StatusCode::OK })),
+        ("/command", get(command::list).post(command::run).delete(command::interrupt)),
+        ("/command/status/{id}", get(command::status)),
+        ("/command/{id}/logs", get(command::logs)),
+        ("/command/{id}/output", get(command::output)),
+        ("/command/{id}/stdin", post(command::input)),
+        ("/pty", get(pty::list).post(pty::create)),
+        ("/pty/{id}", get(pty::get).delete(pty::delete)),
+        ("/pty/{id}/ws", get(pty::connect)),
+        ("/session", get(session::list).post(session::create)),
+        ("/session/{id}", get(session::get).delete(session::delete)),
+        ("/session/{id}/run", post(session::run)),
+        ("/files", axum::routing::delete(files::delete)),
+        ("/files/info", get(files::info)),
+        ("/files/permissions", post(files::permissions)),
+        ("/files/mv", post(files::mv)),
+        ("/files/search", get(files::search)),
+        ("/files/replace", post(files::replace)),
+        ("/files/upload", post(files::upload)),
+        ("/files/download", get(files::download)),
+        ("/directories", post(directories::create).delete(directories::delete)),
+        ("/files/checksum", get(files::checksum)),
+        ("/files/watch", get(files::watch)),
+        ("/directories/archive", get(files::archive::download).post(files::archive::upload)),
+        ("/v1/filesystem/{*rest}", any(files::no_identity)),
+        ("/directories/list", get(directories::list)),
+        ("/metrics", get(metrics::once)),
+        ("/metrics/watch", get(metrics::watch)),
+        ("/metrics/prometheus", get(metrics::prometheus)),
+        ("/ports", get(ports::list)),
+        ("/ports/watch", get(ports::watch)),
+        ("/v1/claim", get(claim::status).post(claim::claim)),
+        ("/v1/claim/entrypoint", get(claim::entrypoint)),
+        ("/v1/tasks", post(tasks::start)),
+        ("/v1/tasks/{handle}", get(tasks::status).delete(tasks::stop)),
+        ("/proxy/{port}", any(proxy::forward)),
+        ("/proxy/{port}/", any(proxy::forward)),
+        ("/proxy/{port}/{*rest}", any(proxy::forward)),
+    ];
+    table.extend(absent::rooms());
+    table
+}
+
+/// Every path that is served, as the router writes it.
+pub fn paths() -> Vec<&'static str> {
+    table().into_iter().map(|(path, _)| path).collect()
+}
+
 /// All routes.
 pub fn router(app: Shared) -> Router {
-    let routes = Router::new()
-        .route("/ping", get(|| async { StatusCode::OK }))
-        .route("/command", get(command::list).post(command::run).delete(command::interrupt))
-        .route("/command/status/{id}", get(command::status))
-        .route("/command/{id}/logs", get(command::logs))
-        .route("/command/{id}/output", get(command::output))
-        .route("/command/{id}/stdin", post(command::input))
-        .route("/pty", get(pty::list).post(pty::create))
-        .route("/pty/{id}", get(pty::get).delete(pty::delete))
-        .route("/pty/{id}/ws", get(pty::connect))
-        .route("/session", get(session::list).post(session::create))
-        .route("/session/{id}", get(session::get).delete(session::delete))
-        .route("/session/{id}/run", post(session::run))
-        .route("/files", axum::routing::delete(files::delete))
-        .route("/files/info", get(files::info))
-        .route("/files/permissions", post(files::permissions))
-        .route("/files/mv", post(files::mv))
-        .route("/files/search", get(files::search))
-        .route("/files/replace", post(files::replace))
-        .route("/files/upload", post(files::upload))
-        .route("/files/download", get(files::download))
-        .route("/directories", post(directories::create).delete(directories::delete))
-        .route("/files/checksum", get(files::checksum))
-        .route("/files/watch", get(files::watch))
-        .route("/directories/archive", get(files::archive::download).post(files::archive::upload))
-        .route("/v1/filesystem/{*rest}", any(files::no_identity))
-        .route("/directories/list", get(directories::list))
-        .route("/metrics", get(metrics::once))
-        .route("/metrics/watch", get(metrics::watch))
-        .route("/metrics/prometheus", get(metrics::prometheus))
-        .route("/ports", get(ports::list))
-        .route("/ports/watch", get(ports::watch))
-        .route("/v1/claim", get(claim::status).post(claim::claim))
-        .route("/v1/claim/entrypoint", get(claim::entrypoint))
-        .route("/v1/tasks", post(tasks::start))
-        .route("/v1/tasks/{handle}", get(tasks::status).delete(tasks::stop))
-        .route("/proxy/{port}", any(proxy::forward))
-        .route("/proxy/{port}/", any(proxy::forward))
-        .route("/proxy/{port}/{*rest}", any(proxy::forward));
-    absent::add(routes)
+    let routes = table().into_iter().fold(Router::new(), |router, (path, handler)| router.route(path, handler));
+    routes
         .fallback(|| async { ApiError::new(ErrorCode::RouteNotFound, "execd has no such route") })
         .method_not_allowed_fallback(|request: Request| async move {
             ApiError::new(ErrorCode::MethodNotAllowed, format!("this route does not take {}", request.method()))
         })
         .layer(from_fn_with_state(app.clone(), guard::check))
+        .layer(from_fn(request::linger))
         .layer(from_fn(request::identify))
         .with_state(app)
 }

@@ -1,15 +1,20 @@
 //! What handlers need of a request: bounded JSON bodies, form-encoded queries, a request id.
 
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, BodyDataStream};
+use axum::body::{Body, BodyDataStream, HttpBody};
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{HeaderName, HeaderValue, Uri};
+use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use parking_lot::Mutex;
 use percent_encoding::percent_decode;
 use serde::de::DeserializeOwned;
 
@@ -20,15 +25,27 @@ use super::ApiError;
 /// Largest JSON body.
 pub const JSON_LIMIT: usize = 4 << 20;
 
-/// Bytes that are read of a refused body, and for how long.
+/// Bytes that are read of a body that no handler wanted, and for how long.
 const LINGER: (usize, Duration) = (64 << 20, Duration::from_secs(5));
 
-/// The whole body, within a bound.
+/// Time within which a JSON body has to come.
+const JSON_TIME: Duration = Duration::from_secs(30);
+/// Time for which a client that sends a file may be silent.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// The whole body, within a bound of size and of time.
 ///
 /// # Errors
-/// It is larger, or the connection broke.
+/// It is larger or later, or the connection broke.
 pub async fn bytes(body: Body) -> Result<Bytes, ApiError> {
-    match Limited::new(body, JSON_LIMIT).collect().await {
+    bytes_within(body, JSON_TIME).await
+}
+
+async fn bytes_within(body: Body, time: Duration) -> Result<Bytes, ApiError> {
+    let Ok(collected) = tokio::time::timeout(time, Limited::new(body, JSON_LIMIT).collect()).await else {
+        return Err(ApiError::invalid(format!("the body did not come within {} s", time.as_secs())));
+    };
+    match collected {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             Err(ApiError::new(ErrorCode::BodyTooLarge, format!("the body is larger than {JSON_LIMIT} bytes")))
@@ -37,10 +54,41 @@ pub async fn bytes(body: Body) -> Result<Bytes, ApiError> {
     }
 }
 
-/// Reads what a client still sends after it was refused, within a bound: it hears the answer then, and not
+/// A request's body while a handler has it; what it leaves can be taken back.
+#[derive(Clone)]
+struct Lent(Arc<Mutex<Body>>);
+
+impl HttpBody for Lent {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut *self.0.lock()).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.lock().is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.lock().size_hint()
+    }
+}
+
+/// Reads what a client still sends after it was answered, within a bound: it hears the answer then, and not
 /// that the connection broke.
-pub async fn linger(mut rest: BodyDataStream) {
+pub async fn linger(request: Request, next: Next) -> Response {
+    if request.body().is_end_stream() || request.uri().path().starts_with("/proxy/") {
+        return next.run(request).await;
+    }
+    let (parts, body) = request.into_parts();
+    let lent = Lent(Arc::new(Mutex::new(body)));
+    let response = next.run(Request::from_parts(parts, Body::new(lent.clone()))).await;
     let mut count = 0;
+    let mut rest = Body::new(lent).into_data_stream();
     let read = async {
         while let Some(Ok(bytes)) = rest.next().await {
             count += bytes.len();
@@ -50,6 +98,28 @@ pub async fn linger(mut rest: BodyDataStream) {
         }
     };
     let _ = tokio::time::timeout(LINGER.1, read).await;
+    response
+}
+
+/// The stream of a body, which ends in an error when the client is silent for too long: what was begun
+/// for it is undone then.
+pub fn lively(body: Body) -> BodyDataStream {
+    quiet_for(body, SILENCE)
+}
+
+fn quiet_for(body: Body, time: Duration) -> BodyDataStream {
+    let timed = futures::stream::unfold(Some(body.into_data_stream()), move |rest| async move {
+        let mut rest = rest?;
+        match tokio::time::timeout(time, rest.next()).await {
+            Ok(piece) => Some((piece?, Some(rest))),
+            Err(_) => {
+                let text = format!("the client was silent for {} s", time.as_secs());
+                Some((Err(axum::Error::new(std::io::Error::new(std::io::ErrorKind::TimedOut, text))), None))
+            }
+        }
+    });
+    // Whoever was refused reads on to see whether there is more.
+    Body::from_stream(timed.fuse()).into_data_stream()
 }
 
 /// A JSON body.
@@ -152,6 +222,16 @@ pub async fn identify(request: Request, next: Next) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_refused() {
+        let silent = || Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
+        let error = bytes_within(silent(), Duration::from_millis(1)).await.unwrap_err();
+        assert_eq!((error.code(), error.to_string().contains("did not come")), (ErrorCode::InvalidRequestBody, true));
+        let mut quiet = quiet_for(silent(), Duration::from_millis(1));
+        assert!(quiet.next().await.unwrap().unwrap_err().to_string().contains("silent"));
+        assert!(quiet.next().await.is_none());
+    }
 
     #[test]
     fn queries_are_form_encoded() {

@@ -89,16 +89,17 @@ impl Chunk {
         true
     }
 
-    /// At most `max` bytes of one source from an absolute offset inside it; none if the disk fails.
-    pub fn read(&self, store: &Store, offset: u64, max: usize) -> Option<(Source, Vec<u8>)> {
+    /// Appends to `out` at most `max` bytes of one source from an absolute offset inside it; none if the
+    /// disk fails.
+    pub fn read(&self, store: &Store, offset: u64, max: usize, out: &mut Vec<u8>) -> Option<Source> {
         let from = usize::try_from(offset.checked_sub(self.start)?).ok()?;
         let run = self.runs.get(self.runs.partition_point(|run| run.end as usize <= from))?;
         let to = (run.end as usize).min(from.saturating_add(max));
-        let bytes = match &self.data {
-            Data::Memory(bytes) => bytes.get(from..to)?.to_vec(),
-            Data::Disk { slot, .. } => store.read(*slot, from, to - from)?,
-        };
-        Some((run.source, bytes))
+        match &self.data {
+            Data::Memory(bytes) => out.extend_from_slice(bytes.get(from..to)?),
+            Data::Disk { slot, .. } => store.read(*slot, from, to - from, out)?,
+        }
+        Some(run.source)
     }
 
     /// Gives its place on the disk back.

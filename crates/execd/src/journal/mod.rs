@@ -61,6 +61,13 @@ pub enum Read {
     Nothing,
 }
 
+/// As [`Read`], with the bytes elsewhere.
+enum Found {
+    Bytes(Source),
+    Lost(u64),
+    Nothing,
+}
+
 impl Journal {
     /// An empty journal within the bounds of `store`.
     pub fn new(store: Arc<Store>) -> Self {
@@ -185,22 +192,31 @@ impl Journal {
 
     /// At most `max` bytes of one source from `offset`, none past `limit`.
     pub fn read(&self, offset: u64, limit: u64, max: usize) -> Read {
+        let mut out = Vec::new();
+        match self.read_into(offset, limit, max, &mut out) {
+            Found::Bytes(source) => Read::Bytes(source, out),
+            Found::Lost(to) => Read::Lost(to),
+            Found::Nothing => Read::Nothing,
+        }
+    }
+
+    fn read_into(&self, offset: u64, limit: u64, max: usize, out: &mut Vec<u8>) -> Found {
         let inner = self.inner.lock();
         let limit = limit.min(inner.end);
         if offset >= limit {
-            return Read::Nothing;
+            return Found::Nothing;
         }
         let first = inner.chunks.front().map_or(inner.end, |chunk| chunk.start);
         if offset < first {
-            return Read::Lost(first.min(limit));
+            return Found::Lost(first.min(limit));
         }
         let index = inner.chunks.partition_point(|chunk| chunk.start <= offset).saturating_sub(1);
-        let Some(chunk) = inner.chunks.get(index) else { return Read::Nothing };
+        let Some(chunk) = inner.chunks.get(index) else { return Found::Nothing };
         let room = usize::try_from(limit - offset).unwrap_or(usize::MAX).min(max);
-        match chunk.read(&self.store, offset, room) {
-            Some((source, bytes)) => Read::Bytes(source, bytes),
+        match chunk.read(&self.store, offset, room, out) {
+            Some(source) => Found::Bytes(source),
             // The disk does not give it back: the same as gone.
-            None => Read::Lost((chunk.start + chunk.len() as u64).min(limit)),
+            None => Found::Lost((chunk.start + chunk.len() as u64).min(limit)),
         }
     }
 
@@ -209,18 +225,16 @@ impl Journal {
     pub fn read_all(&self, offset: u64, max: usize) -> (Vec<u8>, u64, u64) {
         let (mut at, mut lost, mut out) = (offset, 0, Vec::new());
         while out.len() < max {
-            match self.read(at, u64::MAX, max - out.len()) {
-                Read::Bytes(_, bytes) => {
-                    at += bytes.len() as u64;
-                    out.extend_from_slice(&bytes);
-                }
+            let before = out.len();
+            match self.read_into(at, u64::MAX, max - before, &mut out) {
+                Found::Bytes(_) => at += (out.len() - before) as u64,
                 // A gap inside an answer would hide where it is.
-                Read::Lost(_) if !out.is_empty() => break,
-                Read::Lost(to) => {
+                Found::Lost(_) if before > 0 => break,
+                Found::Lost(to) => {
                     lost += to - at;
                     at = to;
                 }
-                Read::Nothing => break,
+                Found::Nothing => break,
             }
         }
         (out, at, lost)

@@ -14,6 +14,8 @@ use super::chunk::SIZE;
 const SPARE: u64 = 4;
 /// Slots after which the free space is looked at again.
 const LOOK: u32 = 256;
+/// Chunks after which a disk that was full is tried again.
+const AGAIN: u32 = 16;
 
 /// See the module.
 pub struct Spill {
@@ -22,6 +24,10 @@ pub struct Spill {
     used: u32,
     free: Vec<u32>,
     max: u32,
+    /// How many of those there may be now: fewer while the disk is full.
+    now: u32,
+    /// Chunks that had no place since.
+    refused: u32,
 }
 
 impl Spill {
@@ -33,12 +39,20 @@ impl Spill {
             return None;
         }
         let file = dirs.into_iter().find_map(|dir| nameless(dir).ok().filter(on_disk))?;
-        Some(Self { file, used: 0, free: Vec::new(), max })
+        Some(Self { file, used: 0, free: Vec::new(), max, now: max, refused: 0 })
     }
 
-    /// Whether no slot is left.
-    pub fn full(&self) -> bool {
-        self.free.is_empty() && self.used >= self.max
+    /// Whether no slot is left for one more chunk. A disk that was full is tried again now and then.
+    pub fn full(&mut self) -> bool {
+        let full = self.free.is_empty() && self.used >= self.now;
+        if full && self.now < self.max {
+            self.refused += 1;
+            if self.refused.is_multiple_of(AGAIN) {
+                self.now = self.max;
+                return false;
+            }
+        }
+        full
     }
 
     /// Bytes of the slots in use.
@@ -50,11 +64,10 @@ impl Spill {
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<u32> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
-            None if self.used >= self.max => return Err(io::Error::from(io::ErrorKind::StorageFull)),
+            None if self.used >= self.now => return Err(io::Error::from(io::ErrorKind::StorageFull)),
             None => {
                 if self.used.is_multiple_of(LOOK) && !self.room() {
-                    // Looked at again when slots have come back and went.
-                    self.max = self.used;
+                    self.now = self.used;
                     return Err(io::Error::from(io::ErrorKind::StorageFull));
                 }
                 self.used += 1;
@@ -65,19 +78,23 @@ impl Spill {
             Ok(()) => Ok(slot),
             Err(error) => {
                 self.free(slot);
-                if self.used > 0 && error.kind() == io::ErrorKind::StorageFull {
-                    self.max = self.used;
+                if error.kind() == io::ErrorKind::StorageFull {
+                    self.now = self.used;
                 }
                 Err(error)
             }
         }
     }
 
-    /// Reads a part of a slot.
-    pub fn read(&self, slot: u32, from: usize, len: usize) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; len];
-        self.file.read_exact_at(&mut bytes, place(slot) + from as u64)?;
-        Ok(bytes)
+    /// Appends a part of a slot to `out`.
+    pub fn read(&self, slot: u32, from: usize, len: usize, out: &mut Vec<u8>) -> io::Result<()> {
+        let before = out.len();
+        out.resize(before + len, 0);
+        let read = self.file.read_exact_at(out.get_mut(before..).unwrap_or_default(), place(slot) + from as u64);
+        if read.is_err() {
+            out.truncate(before);
+        }
+        read
     }
 
     /// Gives a slot back; the file is emptied when it was the last.

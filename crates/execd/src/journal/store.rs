@@ -110,15 +110,15 @@ impl Store {
     }
 
     pub(super) fn disk_full(&self) -> bool {
-        self.spill.lock().as_ref().is_some_and(Spill::full)
+        self.spill.lock().as_mut().is_some_and(Spill::full)
     }
 
     pub(super) fn write(&self, bytes: &[u8]) -> Option<u32> {
         self.spill.lock().as_mut()?.write(bytes).ok()
     }
 
-    pub(super) fn read(&self, slot: u32, from: usize, len: usize) -> Option<Vec<u8>> {
-        self.spill.lock().as_ref()?.read(slot, from, len).ok()
+    pub(super) fn read(&self, slot: u32, from: usize, len: usize, out: &mut Vec<u8>) -> Option<()> {
+        self.spill.lock().as_ref()?.read(slot, from, len, out).ok()
     }
 
     pub(super) fn free(&self, slot: u32) {

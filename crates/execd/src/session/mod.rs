@@ -228,6 +228,7 @@ impl Session {
             content: request.command.clone(),
             input: Input::Null,
             while_read: false,
+            outlives: false,
         };
         let id = ExecutionId::new(uuid::Uuid::new_v4().simple().to_string());
         let pid = Some(shell.child.pid());

@@ -10,5 +10,5 @@ mod raw;
 pub use body::{Encoding, Form, fixed, live};
 pub use cursor::Cursor;
 pub use event::{Event, Framing, encode};
-pub use lines::{Lines, whole};
+pub use lines::{Lines, Piece, whole};
 pub use raw::raw;

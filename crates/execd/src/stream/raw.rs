@@ -8,7 +8,6 @@ use futures::Stream;
 
 use super::body::Reader;
 use crate::exec::Execution;
-use crate::journal::Read;
 
 /// Bytes given at once.
 const BATCH: usize = 256 << 10;
@@ -21,23 +20,23 @@ pub fn raw(execution: Arc<Execution>, offset: u64) -> impl Stream<Item = io::Res
         loop {
             let outcome = execution.outcome();
             let limit = outcome.as_ref().map_or(u64::MAX, |o| o.output_end);
-            match execution.journal.read(at, limit, BATCH) {
-                Read::Bytes(_, bytes) => {
-                    at += bytes.len() as u64;
-                    reader.reached(at);
-                    return Ok(Some((Bytes::from(bytes), (reader, at))));
-                }
-                Read::Lost(to) => {
-                    reader.lost(to - at);
-                    return Err(io::Error::other(format!("{} bytes of output were lost", to - at)));
-                }
-                Read::Nothing if outcome.is_some() => return Ok(None),
-                Read::Nothing => {
-                    tokio::select! {
-                        () = execution.journal.grown(at) => {}
-                        _ = execution.ended() => {}
-                    }
-                }
+            let room = usize::try_from(limit.saturating_sub(at)).unwrap_or(usize::MAX).min(BATCH);
+            let (bytes, next, lost) = execution.journal.read_all(at, room);
+            if lost > 0 {
+                reader.lost(lost);
+                return Err(io::Error::other(format!("{lost} bytes of output were lost")));
+            }
+            if !bytes.is_empty() {
+                at = next;
+                reader.reached(at);
+                return Ok(Some((Bytes::from(bytes), (reader, at))));
+            }
+            if outcome.is_some() {
+                return Ok(None);
+            }
+            tokio::select! {
+                () = execution.journal.grown(at) => {}
+                _ = execution.ended() => {}
             }
         }
     })

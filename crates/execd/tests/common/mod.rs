@@ -18,6 +18,11 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// The UID of the pod that keyed daemons serve.
 pub const POD: &str = "pod-uid-1";
 
+/// The binary that is tested: the one that was built beside the test, or that of `EXECD_BINARY`.
+pub fn binary() -> PathBuf {
+    std::env::var_os("EXECD_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_execd").into(), PathBuf::from)
+}
+
 /// A running execd; ended when dropped.
 pub struct Execd {
     child: Child,
@@ -69,7 +74,7 @@ impl Execd {
         // The client wants a provider even for plain HTTP; a second installation changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder().timeout(DEADLINE).build().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_execd"));
+        let mut command = Command::new(binary());
         command.arg("-port=0").args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         for name in ["OPENSANDBOX_DAEMON_KEY", "OPENSANDBOX_POD_UID", "EXECD_ACCESS_TOKEN", "OPENSANDBOX_ID"] {
             command.env_remove(name);

@@ -61,7 +61,7 @@ pub fn plan(app: &App, request: &RunRequest) -> Result<Launch, ApiError> {
         return Err(ApiError::invalid("kill_on_disconnect: a background command has no stream to depend on"));
     }
     let (env, input) = (env.into_iter().collect(), input(request)?);
-    Ok(Launch { argv, env, cwd, credentials, split: !background, timeout, content, input, while_read })
+    Ok(Launch { argv, env, cwd, credentials, split: !background, timeout, content, input, while_read, outlives: false })
 }
 
 fn credentials(request: &RunRequest, env: &mut Env) -> Result<Option<Credentials>, ApiError> {

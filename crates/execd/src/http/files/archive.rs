@@ -10,12 +10,12 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::{Buf, Bytes, BytesMut};
+use futures::StreamExt;
 use http::{Uri, header};
-use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::super::request::Query;
+use super::super::request::{Query, lively};
 use super::super::{ApiError, Shared};
 use super::{Who, blocking, resolve};
 use crate::files::archive::{ArchiveError, pack, unpack};
@@ -106,17 +106,14 @@ impl Read for In {
 }
 
 /// `POST`.
-pub async fn upload(State(app): State<Shared>, who: Who, uri: Uri, mut body: Body) -> Result<Json<Value>, ApiError> {
+pub async fn upload(State(app): State<Shared>, who: Who, uri: Uri, body: Body) -> Result<Json<Value>, ApiError> {
     let target = resolve(&app, &who, Query::of(&uri)?.required("path")?)?;
     let _room = ROOM.acquire().await;
     let (sender, pieces) = mpsc::channel(WAITING);
+    let mut body = lively(body);
     let feed = async move {
-        while let Some(frame) = body.frame().await {
-            let piece = match frame {
-                Ok(frame) => frame.into_data().map_err(|_| ()).map(Ok),
-                Err(error) => Ok(Err(io::Error::other(format!("the body broke off: {error}")))),
-            };
-            let Ok(piece) = piece else { continue };
+        while let Some(piece) = body.next().await {
+            let piece = piece.map_err(|error| io::Error::other(format!("the body broke off: {error}")));
             if sender.send(piece).await.is_err() {
                 break;
             }

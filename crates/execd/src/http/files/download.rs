@@ -48,6 +48,7 @@ pub async fn download(State(app): State<Shared>, who: Who, uri: Uri, headers: He
     match wanted.map_or(Range::Whole, |header| range::parse(&header, size)) {
         Range::Malformed => Err(ApiError::range(size, "the Range header is none of bytes=A-B, bytes=A- and bytes=-N")),
         Range::Outside => Err(ApiError::range(size, format!("the range begins after the file's {size} bytes"))),
+        Range::Whole if size == 0 => unsized_bytes(file, &path).await,
         Range::Whole => Ok(bytes(file, &path, size, modified, None).await?),
         Range::Part(from, to) => Ok(bytes(file, &path, size, modified, Some((from, to))).await?),
     }
@@ -80,6 +81,23 @@ fn unchanged(headers: &HeaderMap, modified: Option<SystemTime>) -> bool {
     // The header has whole seconds.
     let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).map(|d| d.as_secs()).ok();
     since.zip(modified).is_some_and(|(since, modified)| seconds(modified) <= seconds(since))
+}
+
+/// An empty file, or one of the kernel's, which has no size and yet bytes.
+async fn unsized_bytes(mut file: tokio::fs::File, path: &Path) -> Result<Response, ApiError> {
+    let mut first = vec![0; BUFFER];
+    let count = file.read(&mut first).await.map_err(|e| ApiError::of_io(path, &e))?;
+    first.truncate(count);
+    let body = if count == 0 {
+        Body::empty()
+    } else {
+        Body::from_stream(ReaderStream::with_capacity(std::io::Cursor::new(first).chain(file), BUFFER))
+    };
+    let mut headers = vec![(header::CONTENT_TYPE, "application/octet-stream".to_owned())];
+    headers.push((header::CONTENT_DISPOSITION, disposition(path)));
+    let headers: HeaderMap =
+        headers.into_iter().filter_map(|(name, value)| Some((name, value.try_into().ok()?))).collect();
+    Ok((headers, body).into_response())
 }
 
 async fn bytes(

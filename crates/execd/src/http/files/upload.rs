@@ -9,7 +9,7 @@ use axum::extract::State;
 use http::{HeaderMap, StatusCode, header};
 use multer::{Constraints, Field, Multipart, SizeLimit};
 
-use super::super::request::linger;
+use super::super::request::lively;
 use super::super::{ApiError, App, Shared};
 use super::{Who, blocking, resolve};
 use crate::files::atomic::Replacement;
@@ -35,14 +35,7 @@ pub async fn upload(
     let boundary = multer::parse_boundary(kind)
         .map_err(|e| ApiError::new(ErrorCode::InvalidFile, format!("not a multipart form: {e}")))?;
     let limits = SizeLimit::new().for_field("metadata", METADATA_LIMIT);
-    let mut stream = body.into_data_stream();
-    let form = Multipart::with_constraints(&mut stream, boundary, Constraints::new().size_limit(limits));
-    let taken = take(&app, &who, form).await;
-    if taken.is_err() {
-        // A client that is still sending would not hear why.
-        linger(stream).await;
-    }
-    taken
+    take(&app, &who, Multipart::with_constraints(lively(body), boundary, Constraints::new().size_limit(limits))).await
 }
 
 async fn take(app: &App, who: &Who, mut form: Multipart<'_>) -> Result<StatusCode, ApiError> {
