@@ -14,6 +14,7 @@ mod config;
 pub mod daemons;
 mod error;
 mod events;
+pub mod guard;
 mod health;
 mod ids;
 pub mod lease;

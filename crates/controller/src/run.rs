@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::act::{ActError, Context, Watches, Writer};
 use crate::daemons::{Daemons, HttpDaemons};
 use crate::events::{Notes, Recorder};
+use crate::guard::{Guard, stands};
 use crate::health::Health;
 use crate::lease::{Alone, Fence, Leadership};
 use crate::planner::batch::Settings;
@@ -200,7 +201,7 @@ async fn lead(
 /// Works on keys, so many at a time, once everything was listed. After `shutdown` no further one is begun.
 async fn work(ctx: &Arc<Context>, shutdown: &CancellationToken) {
     let listed = async {
-        while !ctx.world.lock().is_synced() {
+        while stands(Guard::Listed) && !ctx.world.lock().is_synced() {
             ctx.synced.notified().await;
         }
     };

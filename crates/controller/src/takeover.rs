@@ -11,6 +11,7 @@ use api_types::crd::BatchSandbox;
 use futures::StreamExt as _;
 
 use crate::act::{ActError, Context};
+use crate::guard::{Guard, stands};
 use crate::planner::batch;
 
 /// Changes made at once.
@@ -20,7 +21,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// Makes the barrier, however long it takes; whoever waits for it ends when the lease is lost.
 pub(crate) async fn barrier(ctx: &Context, mark: &str) {
-    loop {
+    while stands(Guard::Barrier) {
         match attempt(ctx, mark).await {
             Ok(changed) => {
                 tracing::info!(changed, "what an older leader may have under way is stale now");

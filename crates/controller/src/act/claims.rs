@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::{ActError, Context};
 use crate::daemons::{DaemonAddress, DaemonError};
+use crate::guard::{Guard, stands};
 use crate::planner::batch::{CLAIM_REJECTED, OLD_DAEMON};
 use crate::world::{BatchSnapshot, ClaimSeen, Claimant, PodView, Trouble, Uid};
 
@@ -75,6 +76,7 @@ async fn claim_pod(ctx: &Context, batch: &Uid, pod: &PodView, request: &ClaimReq
             Err(DaemonError::Rejected { code, message }) => {
                 return ClaimSeen::Refused(Trouble::new(CLAIM_REJECTED, format!("{code}: {message}")));
             }
+            Err(DaemonError::Refused { .. }) if !stands(Guard::ClaimRefusal) => return ClaimSeen::Accepted(None),
             Err(DaemonError::Refused { code, message }) => return ClaimSeen::Refused(Trouble::new(code, message)),
             Err(DaemonError::Unreachable(words)) => words,
         };

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::api::Deleted;
 use super::{ActError, Context, PODS_AT_ONCE, refusals};
 use crate::events::Subject;
+use crate::guard::{Guard, stands};
 use crate::planner::{Note, pool_plan, template};
 use crate::world::{ObjectName, PodView, PoolSnapshot, Template, Trouble, Uid};
 
@@ -127,7 +128,11 @@ async fn create_pod(ctx: &Arc<Context>, s: &PoolSnapshot, subject: &Subject) -> 
         Err(ActError::Unknown(message)) => {
             ctx.metrics.created("unknown");
             // It may exist. Its place stays taken until somebody knows.
-            ctx.spawn(settle(ctx.clone(), s.uid.clone(), pod));
+            if stands(Guard::Settled) {
+                ctx.spawn(settle(ctx.clone(), s.uid.clone(), pod));
+            } else {
+                answered(ctx, &s.uid, None, None);
+            }
             Err(ActError::Unknown(message))
         }
         Err(error) => {
@@ -148,7 +153,7 @@ async fn create_pod(ctx: &Arc<Context>, s: &PoolSnapshot, subject: &Subject) -> 
 fn answered(ctx: &Context, pool: &Uid, pod: Option<Pod>, error: Option<Trouble>) {
     ctx.update(|world| {
         let created = pod.is_some();
-        if let Some(view) = pod.as_ref().and_then(PodView::of) {
+        if let Some(view) = pod.as_ref().and_then(PodView::of).filter(|_| stands(Guard::AssumedCreation)) {
             world.apply_pod(view);
         }
         world.remember(pool, |memory| {

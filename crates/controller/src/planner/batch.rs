@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::tasks::{self, TaskState, ended};
 use super::{Note, batch_status, inherit, teardown, template};
+use crate::guard::{Guard, stands};
 use crate::world::{BatchSnapshot, ClaimSeen, PodView, Trouble, Uid, is_inherited};
 
 /// Claims that may be lost in a row for one replica before the sandbox is given up.
@@ -145,7 +146,10 @@ pub(super) fn is_paused(batch: &BatchSandbox) -> bool {
 
 /// Whether a lost pod stays until its sandbox goes, so that people can look at what is left of it.
 pub(crate) fn is_kept(batch: &BatchSandbox, grant: &Grant) -> bool {
-    grant.state == GrantState::Lost && !grant.pod_uid.is_empty() && !unclaimed(grant) && on_loss(batch) == OnLoss::Fail
+    // Nothing failed where the replica is not wanted any more.
+    let wanted = grant.index < batch.spec.replicas;
+    let known = grant.state == GrantState::Lost && !grant.pod_uid.is_empty() && !unclaimed(grant);
+    known && wanted && on_loss(batch) == OnLoss::Fail
 }
 
 /// The indexes that want a pod.
@@ -189,7 +193,7 @@ pub(super) fn gave_up(grants: &[&Grant]) -> Option<Trouble> {
     if last.ends_with(CLAIM_REJECTED) {
         return Some(Trouble::new(CLAIM_REJECTED, "the pod refused what the claim brings"));
     }
-    (row >= MAX_ATTEMPTS)
+    (row >= MAX_ATTEMPTS && stands(Guard::Attempts))
         .then(|| Trouble::new("ClaimFailed", format!("{row} pods in a row could not be claimed, the last one: {last}")))
 }
 
@@ -233,11 +237,11 @@ pub fn plan(s: &BatchSnapshot, settings: &Settings) -> BatchPlan {
     }
     let mut plan = BatchPlan::default();
     if let Some(expire) = &s.batch.spec.expire_time {
-        if expire.0 <= s.now {
+        if expire.0 <= s.now && stands(Guard::Expiry) {
             plan.actions.push(Action::Delete { why: "spec.expireTime has passed" });
             return plan;
         }
-        plan.wake_at = Some(expire.0);
+        plan.wake_at = Some(expire.0).filter(|_| stands(Guard::Expiry));
     }
     if is_paused(&s.batch) {
         // Pausing is not built: what an older controller paused is left as it is, and not resurrected empty.
@@ -312,7 +316,7 @@ fn missing_finalizers(s: &BatchSnapshot, mode: &Mode) -> Option<Vec<String>> {
             list.push(f.to_owned());
         }
     };
-    if matches!(mode, Mode::Pooled) {
+    if matches!(mode, Mode::Pooled) && stands(Guard::FinalizerFirst) {
         want(finalizers::POOL_ALLOCATION);
     }
     if s.batch.spec.task_template.is_some() && !matches!(mode, Mode::Invalid(_)) {
@@ -332,7 +336,9 @@ impl Draft {
     fn settle(&mut self, s: &BatchSnapshot, plan: &mut BatchPlan) {
         let requested = release_requests(&s.batch);
         let outcome = |g: &Grant| {
-            let seen = s.claims.get(g.pod_uid.as_str()).filter(|(epoch, _)| *epoch == g.epoch).map(|(_, seen)| seen);
+            let seen =
+                s.claims.get(g.pod_uid.as_str()).filter(|(epoch, _)| *epoch == g.epoch || !stands(Guard::ClaimEpoch));
+            let seen = seen.map(|(_, seen)| seen);
             seen.filter(|seen| **seen != ClaimSeen::InFlight)
         };
         // All claims of a batch become durable in one write, so the last one is waited for.
@@ -348,7 +354,7 @@ impl Draft {
             let pod = s.pods.get(grant.pod_uid.as_str());
             if grant.state == GrantState::Releasing {
                 match pod {
-                    Some(pod) if !pod.deleting => {
+                    Some(pod) if !pod.deleting && stands(Guard::ReleaseProtocol) => {
                         plan.actions.push(Action::DeletePod { pod: pod.clone(), why: "it was given back" });
                     }
                     _ => grant.state = GrantState::Released,
@@ -437,7 +443,7 @@ impl Draft {
         let mut indexes = needed(&s.batch, &self.grants).into_iter();
         let mut unwanted = Vec::new();
         for uid in &s.reserved {
-            let pod = s.pods.get(uid).filter(|p| p.is_ready() && p.restarts == 0);
+            let pod = s.pods.get(uid).filter(|p| p.is_ready() && p.restarts == 0 || !stands(Guard::PromiseChecked));
             match pod.and_then(|pod| indexes.next().map(|index| (pod, index))) {
                 Some((pod, index)) => self.grant(s, pod, index),
                 None => unwanted.push(uid.clone()),
@@ -566,7 +572,7 @@ fn loss(s: &BatchSnapshot, grant: &Grant) -> Option<Trouble> {
         return Some(pod.epitaph("PodEnded", &format!("pod {} has ended", grant.pod)));
     }
     let before = grant.reason.as_deref().and_then(|r| r.strip_prefix(RESTARTED_BEFORE)).and_then(|n| n.parse().ok());
-    if pod.restarts > before.unwrap_or(0) {
+    if pod.restarts > before.unwrap_or(0) && stands(Guard::RestartIsLoss) {
         return Some(pod.epitaph("ContainerRestarted", &format!("a container of pod {} was restarted", grant.pod)));
     }
     None

@@ -7,6 +7,8 @@
 use api_types::crd::CapacitySpec;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use crate::guard::{Guard, stands};
+
 /// Percentage of a size that may be unready at once when nothing is said.
 const DEFAULT_MAX_UNAVAILABLE_PERCENT: usize = 25;
 
@@ -25,6 +27,8 @@ pub struct Counts {
     pub terminating: usize,
     /// Asked of the API and not answered yet.
     pub creating: usize,
+    /// Those of the free ones that are of an older revision.
+    pub outdated: usize,
 }
 
 impl Counts {
@@ -113,14 +117,17 @@ pub fn size(
     } else if buffer >= capacity.middle() {
         false
     } else {
-        filling
+        // What is replaced is not saved: a rolling update keeps to the middle.
+        filling || counts.outdated > 0
     };
     let wanted_buffer = if filling || buffer > capacity.buffer_max { capacity.middle() } else { buffer };
     let uncapped = (counts.held + demand + wanted_buffer).max(capacity.pool_min);
     let desired = uncapped.min(capacity.pool_max);
     let schedulable = counts.schedulable();
     let missing = desired.saturating_sub(schedulable);
-    let room = capacity.pool_max.saturating_sub(counts.existing());
+    let uncounted = if stands(Guard::CreatingCounts) { 0 } else { counts.creating };
+    let room = capacity.pool_max.saturating_sub(counts.existing() - uncounted);
+    let room = if stands(Guard::PoolMax) { room } else { usize::MAX };
     let limit = pace(max_unavailable, desired).saturating_sub(counts.starting + counts.creating);
     Sizing {
         create: missing.min(room).min(limit),
@@ -129,6 +136,13 @@ pub fn size(
         filling,
         at_capacity: uncapped > capacity.pool_max,
     }
+}
+
+/// How many ready free pods of an older revision may go now: no more than `maxUnavailable` of the pool, less what it
+/// lacks already. Pods that sandboxes hold are not counted against it.
+pub fn replaceable(max_unavailable: Option<&IntOrString>, counts: &Counts, desired: usize) -> usize {
+    let lacking = desired.saturating_sub(counts.held + counts.ready);
+    pace(max_unavailable, counts.schedulable()).saturating_sub(lacking)
 }
 
 /// How many of `size` pods may be unready at once: at least one.
@@ -216,7 +230,7 @@ mod tests {
             terminating in 0usize..10, creating in 0usize..10, demand in 0usize..60, filling: bool,
         ) {
             let capacity = capacity(bmin.min(bmax), bmax, pmin.min(pmax), pmax);
-            let counts = Counts { ready, starting, held, spent, terminating, creating };
+            let counts = Counts { ready, starting, held, spent, terminating, creating, outdated: 0 };
             let plan = size(&capacity, None, &counts, demand, filling);
             prop_assert!(plan.create == 0 || counts.existing() + plan.create <= pmax);
             prop_assert!(plan.create == 0 || plan.shrink == 0, "never both at once");

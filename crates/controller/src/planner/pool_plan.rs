@@ -58,8 +58,11 @@ pub fn plan(s: &PoolSnapshot, now: Timestamp, steady: Instant, status_interval: 
         plan.wake_at = plan.create_after;
     }
     plan.delete.extend(s.spent.iter().map(|(p, used)| (p.clone(), why_spent(p, *used))));
-    plan.delete
-        .extend(s.surplus.iter().take(sizing.shrink).map(|p| (p.clone(), "the pool has more free pods than it keeps")));
+    roll(s, sizing.desired, &mut plan);
+    let rolled = plan.delete.len() - s.spent.len();
+    let surplus = s.surplus.iter().filter(|p| s.outdated.iter().all(|o| o.uid != p.uid));
+    let surplus: Vec<_> = surplus.take(sizing.shrink.saturating_sub(rolled)).cloned().collect();
+    plan.delete.extend(surplus.into_iter().map(|p| (p, "the pool has more free pods than it keeps")));
     plan.notes.extend(s.spent.iter().filter(|(p, _)| p.evict).map(|(p, _)| {
         Note::normal("PodEvicted", format!("idle pod {} is replaced because its eviction was asked for", p.name))
     }));
@@ -70,6 +73,13 @@ pub fn plan(s: &PoolSnapshot, now: Timestamp, steady: Instant, status_interval: 
         match due.filter(|due| steady < *due) {
             Some(due) => plan.wake_at = Some(plan.wake_at.map_or(due, |w| w.min(due))),
             None => {
+                if !old.revision.is_empty() && old.revision != status.revision {
+                    let message = format!(
+                        "the template has changed: {} free pods are replaced, {} held ones when they come back",
+                        s.counts.outdated, s.counts.held
+                    );
+                    plan.notes.push(Note::normal("RollingUpdate", message));
+                }
                 for c in status.conditions.iter().filter(|c| c.kind != "Ready") {
                     if old.conditions.iter().all(|o| o.kind != c.kind || o.reason != c.reason) {
                         let reason = c.reason.clone().unwrap_or_default();
@@ -81,6 +91,22 @@ pub fn plan(s: &PoolSnapshot, now: Timestamp, steady: Instant, status_interval: 
         }
     }
     plan
+}
+
+/// Free pods of an older revision go: at once while they are not ready, else as `updateStrategy` paces it, the longest
+/// ready first. Held ones are replaced when they come back.
+fn roll(s: &PoolSnapshot, desired: usize, plan: &mut PoolPlan) {
+    let pacing = s.pool.spec.update_strategy.as_ref().and_then(|u| u.max_unavailable.as_ref());
+    let mut left = pool::replaceable(pacing, &s.counts, desired);
+    for pod in &s.outdated {
+        if pod.is_ready() {
+            if left == 0 {
+                continue;
+            }
+            left -= 1;
+        }
+        plan.delete.push((pod.clone(), "the pool's template has changed"));
+    }
 }
 
 /// Pods that end before anybody had them are not made again at full speed.

@@ -9,6 +9,7 @@ use api_types::names::finalizers;
 use jiff::{SignedDuration, Timestamp};
 
 use super::batch::{Action, BatchPlan, TaskWatch, pool_of};
+use crate::guard::{Guard, stands};
 use crate::world::{BatchSnapshot, TasksSeen};
 
 /// How long tasks are given to stop: a little above the 10 s after which executors kill.
@@ -32,7 +33,11 @@ pub fn plan(s: &BatchSnapshot) -> BatchPlan {
     // What an older controller gave back was used all the same, and nobody else has it.
     let inherited = s.inherited.iter().flatten().flatten().filter_map(|i| i.pod.as_ref());
     let alive: Vec<_> = granted.chain(inherited).filter(|p| !p.deleting).collect();
-    if has(finalizers::POOL_ALLOCATION) && pool_of(&s.batch).is_some() && !alive.is_empty() {
+    if has(finalizers::POOL_ALLOCATION)
+        && pool_of(&s.batch).is_some()
+        && !alive.is_empty()
+        && stands(Guard::FinalizerLast)
+    {
         for pod in alive {
             plan.actions.push(Action::DeletePod { pod: pod.clone(), why: "its sandbox was deleted" });
         }

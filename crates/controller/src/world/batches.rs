@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap as HashMap;
 use tokio::time::Instant;
 
 use super::{Class, Inherited, Key, Kind, ObjectName, PodView, Trouble, Uid, World, version_of};
+use crate::guard::{Guard, stands};
 use crate::planner::batch;
 use crate::planner::grants::{self, Request};
 use crate::planner::pool::Capacity;
@@ -161,7 +162,7 @@ impl World {
         }
         if let Some(entry) = self.batches.get_mut(&uid) {
             entry.round = round;
-            if version != 0 && version < entry.version {
+            if stands(Guard::NewerWins) && version != 0 && version < entry.version {
                 return;
             }
         }
@@ -360,6 +361,11 @@ impl World {
                 self.refile(pod);
                 self.touch_around(pod);
             }
+        }
+        // What it still wants is asked for anew: the promises had taken it out of the queue.
+        if stands(Guard::PromiseAgain) {
+            self.recount(batch);
+            self.touch_batch(batch);
         }
     }
 

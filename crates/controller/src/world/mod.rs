@@ -29,6 +29,8 @@ use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 pub use shelf::{Class, Shelf};
 pub use sums::PoolSums;
 
+use crate::guard::{Guard, stands};
+
 /// UID of an object.
 pub type Uid = Arc<str>;
 
@@ -231,7 +233,7 @@ impl World {
 
     /// A pod as it is now. Older news than what is known is passed over.
     pub fn apply_pod(&mut self, view: PodView) {
-        if self.buried.contains(&view.uid) {
+        if stands(Guard::Buried) && self.buried.contains(&view.uid) {
             return;
         }
         let round = self.lists.round(Kind::Pod, &view.namespace);
@@ -240,7 +242,7 @@ impl World {
         match self.pods.get_mut(&uid) {
             Some(entry) => {
                 entry.round = round;
-                if view.version != 0 && view.version < entry.view.version {
+                if stands(Guard::NewerWins) && view.version != 0 && view.version < entry.view.version {
                     return;
                 }
                 // A deletion that was accepted is never taken back.
@@ -268,7 +270,8 @@ impl World {
 
     /// The API server accepted the deletion of a pod.
     pub fn assume_deleting(&mut self, uid: &str) {
-        if let Some(entry) = self.pods.get_mut(uid)
+        if stands(Guard::AssumedDeletion)
+            && let Some(entry) = self.pods.get_mut(uid)
             && !entry.view.deleting
         {
             entry.view.deleting = true;
@@ -314,7 +317,8 @@ impl World {
 
     /// The pod must not be given to anybody any more.
     pub fn soil(&mut self, uid: &str) {
-        if let Some(entry) = self.pods.get_mut(uid)
+        if stands(Guard::DirtyMark)
+            && let Some(entry) = self.pods.get_mut(uid)
             && !entry.dirty
         {
             entry.dirty = true;
@@ -348,7 +352,7 @@ impl World {
         }
         let holder = self.holder_of(view);
         let foreign_mark = view.claimed_by.as_deref().is_some_and(|by| Some(by) != holder.map(|h| &**h));
-        if entry.dirty || foreign_mark {
+        if entry.dirty || (foreign_mark && stands(Guard::ForeignMark)) {
             return Class::Spent;
         }
         if holder.is_some() {
@@ -357,11 +361,13 @@ impl World {
         if self.inherited.is_unsure(view) {
             return Class::Held;
         }
-        if self.stained.contains_key(&view.uid) || view.is_over() || view.evict || view.node_lost || view.recycled {
+        let stained = stands(Guard::Stained) && self.stained.contains_key(&view.uid);
+        let evicted = stands(Guard::Evicted) && view.evict;
+        if stained || evicted || view.is_over() || view.node_lost || view.recycled {
             return Class::Spent;
         }
         match (view.is_ready(), view.restarts) {
-            (true, 0) => Class::Ready,
+            (true, restarts) if restarts == 0 || !stands(Guard::Restarted) => Class::Ready,
             // Something ended in it before it was given to anybody; what is left is not as new.
             (true, _) => Class::Spent,
             (false, _) => Class::Starting,

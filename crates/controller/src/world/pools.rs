@@ -8,8 +8,9 @@ use kube::ResourceExt as _;
 use tokio::time::Instant;
 
 use super::{Class, Key, Kind, ObjectName, PodView, Shelf, Trouble, Uid, World, version_of};
+use crate::guard::{Guard, stands};
 use crate::planner::grants::{self, Request};
-use crate::planner::pool::{Capacity, Counts};
+use crate::planner::pool::{Capacity, Counts, pace};
 use crate::planner::template;
 
 /// A pool's template, read once for each generation.
@@ -70,6 +71,8 @@ pub struct PoolSnapshot {
     pub counts: Counts,
     /// Pods of the current revision.
     pub updated: usize,
+    /// Free pods of an older revision: all that are not ready, and of the ready ones as many as may go at once.
+    pub outdated: Vec<PodView>,
     /// Pods waited for by requests that could fit.
     pub demand: usize,
     /// Pods to be deleted whatever the size, and whether somebody had them.
@@ -80,6 +83,16 @@ pub struct PoolSnapshot {
     pub failing: Option<(PodView, usize)>,
     /// What is remembered.
     pub memory: PoolMemory,
+}
+
+impl PoolEntry {
+    /// Revision of the template, while it can be used.
+    fn revision(&self) -> Option<&str> {
+        match &self.template {
+            Template::Usable { revision, .. } => Some(revision),
+            Template::Malformed(_) => None,
+        }
+    }
 }
 
 impl World {
@@ -143,7 +156,7 @@ impl World {
 
     /// Promises ready pods to whoever waits, by the planner's rule.
     pub(super) fn match_pool(&mut self, uid: &Uid) {
-        if self.standing_by {
+        if self.standing_by && stands(Guard::StandBy) {
             return;
         }
         let Some(pool) = self.pools.get(uid) else { return };
@@ -159,9 +172,9 @@ impl World {
             need: *need,
             held: self.batches.get(batch).map_or(0, |b| b.held()),
         });
-        let idle = shelf.of(Class::Ready);
-        let count = idle.len();
-        let assignments = grants::assign(requests, idle.cloned(), count, capacity.pool_max);
+        let count = shelf.of(Class::Ready).len();
+        let idle = shelf.offered(pool.revision()).cloned();
+        let assignments = grants::assign(requests, idle, count, capacity.pool_max);
         // First every promise, then the bookkeeping: a pod must not look free in between.
         for assignment in &assignments {
             for pod in &assignment.pods {
@@ -197,23 +210,32 @@ impl World {
                 .sum()
         });
         let view = |uid: &Uid| self.pods.get(uid).map(|e| e.view.clone());
-        let counts = shelf.counts(entry.memory.creating);
+        let revision = entry.revision();
+        let mut counts = shelf.counts(entry.memory.creating);
+        counts.outdated = revision.filter(|_| stands(Guard::OldRevision)).map_or(0, |r| shelf.outdated_count(r));
+        // Of those that are ready no more are looked at than may go at once.
+        let pacing = entry.object.spec.update_strategy.as_ref().and_then(|u| u.max_unavailable.as_ref());
+        let mut at_once = pace(pacing, counts.schedulable());
+        let outdated = revision.filter(|_| counts.outdated > 0).into_iter().flat_map(|r| shelf.outdated(r));
+        let outdated = outdated.filter(|(ready, _)| {
+            let counted = !ready || at_once > 0;
+            at_once -= usize::from(*ready && counted);
+            counted
+        });
+        let outdated: Vec<PodView> = outdated.filter_map(|(_, uid)| view(uid)).collect();
         // Only a pool that is too large needs the list, and never more of it than it may give up.
         let over_band = counts.free() > demand + capacity.buffer_max;
         let excess = counts.free().saturating_sub(demand + capacity.buffer_min);
         let over_max = counts.schedulable().saturating_sub(capacity.pool_max);
         let excess = if over_band { excess.max(over_max) } else { over_max };
         let surplus = shelf.of(Class::Starting).rev().chain(shelf.of(Class::Ready)).take(excess);
-        let revision = match &entry.template {
-            Template::Usable { revision, .. } => &**revision,
-            Template::Malformed(_) => "",
-        };
         Some(PoolSnapshot {
             pool: entry.object.clone(),
             uid: uid.clone(),
             template: entry.template.clone(),
             counts,
-            updated: shelf.updated(revision),
+            updated: shelf.updated(revision.unwrap_or_default()),
+            outdated,
             demand,
             spent: shelf.of(Class::Spent).filter_map(|uid| view(uid).map(|v| (v, self.was_used(uid)))).collect(),
             surplus: surplus.filter_map(view).collect(),

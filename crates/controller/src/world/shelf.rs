@@ -1,6 +1,6 @@
 //! The pods of one pool, sorted by what may be done with them.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::Timestamp;
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
@@ -35,6 +35,8 @@ pub struct Shelf {
     classes: [BTreeSet<(Timestamp, Uid)>; CLASSES],
     /// Pods alive, by revision.
     revisions: HashMap<String, usize>,
+    /// Free pods by revision, those that are not ready first, then the longest ready.
+    free: BTreeMap<String, BTreeSet<(bool, Timestamp, Uid)>>,
     /// Pods that do not start, in the order of their UIDs.
     failing: BTreeSet<Uid>,
 }
@@ -50,6 +52,11 @@ impl Shelf {
         self.classes[class as usize].insert(Self::order(class, pod));
         if class != Class::Terminating {
             *self.revisions.entry(pod.revision.clone().unwrap_or_default()).or_default() += 1;
+        }
+        if matches!(class, Class::Ready | Class::Starting) {
+            let (time, uid) = Self::order(class, pod);
+            let revision = pod.revision.clone().unwrap_or_default();
+            self.free.entry(revision).or_default().insert((class == Class::Ready, time, uid));
         }
         if class == Class::Starting && pod.held_up().is_some() {
             self.failing.insert(pod.uid.clone());
@@ -71,7 +78,42 @@ impl Shelf {
                 }
             }
         }
+        if matches!(class, Class::Ready | Class::Starting) {
+            let (time, uid) = Self::order(class, pod);
+            let key = (class == Class::Ready, time, uid);
+            let revision = pod.revision.as_deref().unwrap_or_default();
+            if !self.free.get_mut(revision).is_some_and(|set| set.remove(&key)) {
+                self.free.values_mut().for_each(|set| set.retain(|(_, _, uid)| *uid != pod.uid));
+            }
+            self.free.retain(|_, set| !set.is_empty());
+        }
         self.failing.remove(&pod.uid);
+    }
+
+    /// Free pods of any revision but this one: for each whether it is ready.
+    pub fn outdated<'a>(&'a self, revision: &'a str) -> impl Iterator<Item = (bool, &'a Uid)> {
+        let others = self.free.iter().filter(move |(other, _)| *other != revision);
+        others.flat_map(|(_, set)| set.iter().map(|(ready, _, uid)| (*ready, uid)))
+    }
+
+    /// How many of them there are.
+    pub fn outdated_count(&self, revision: &str) -> usize {
+        self.free.iter().filter(|(other, _)| *other != revision).map(|(_, set)| set.len()).sum()
+    }
+
+    /// Ready pods, those of this revision first, the longest ready before others.
+    pub fn offered<'a>(&'a self, revision: Option<&'a str>) -> Box<dyn Iterator<Item = &'a Uid> + 'a> {
+        match revision.filter(|revision| self.outdated_count(revision) > 0) {
+            None => Box::new(self.of(Class::Ready)),
+            Some(revision) => {
+                let ready = |set: &'a BTreeSet<(bool, Timestamp, Uid)>| {
+                    set.iter().filter(|(ready, ..)| *ready).map(|(_, _, uid)| uid)
+                };
+                let current = self.free.get(revision).into_iter().flat_map(ready);
+                let others = self.outdated(revision).filter(|(ready, _)| *ready).map(|(_, uid)| uid);
+                Box::new(current.chain(others))
+            }
+        }
     }
 
     /// Whether no pod is left.
@@ -104,6 +146,7 @@ impl Shelf {
             spent: count(Class::Spent),
             terminating: count(Class::Terminating),
             creating,
+            outdated: 0,
         }
     }
 }

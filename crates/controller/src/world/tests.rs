@@ -282,3 +282,34 @@ fn a_record_that_cannot_be_read_keeps_the_pools_old_pods_where_they_are() {
     world.apply_batch(old_batch("broken", 5, r#"{"pods":["p-9"]}"#, ""));
     assert_eq!((counts(&world).held, counts(&world).ready), (1, 1));
 }
+
+#[test]
+fn a_promise_given_back_is_asked_for_anew() {
+    let mut world = world();
+    world.apply_pool(pool("p", 9));
+    world.apply_pod(pod("a", 1, |_| {}));
+    world.apply_batch(batch("x", 2, json!([])));
+    assert_eq!(reserved(&world, "x"), ["a"]);
+    // It is not ready any more when its sandbox comes to take it.
+    world.apply_pod(pod("a", 3, |p| p.ready_since = None));
+    world.return_reserved(&"x-uid".into(), &["a".into()]);
+    assert!(reserved(&world, "x").is_empty());
+    world.apply_pod(pod("a", 4, |_| {}));
+    assert_eq!(reserved(&world, "x"), ["a"]);
+}
+
+#[test]
+fn pods_of_the_new_revision_are_given_first() {
+    let mut world = world();
+    world.apply_pool(pool("p", 9));
+    let snapshot = world.pool_snapshot(&ObjectName::new("d", "p")).unwrap();
+    let Template::Usable { revision, .. } = snapshot.template else { panic!("malformed") };
+    world.apply_pod(pod("a", 1, |p| p.revision = Some("old".into())));
+    world.apply_pod(pod("b", 2, |p| p.revision = Some(revision.to_string())));
+    let snapshot = world.pool_snapshot(&ObjectName::new("d", "p")).unwrap();
+    assert_eq!((snapshot.counts.outdated, snapshot.outdated.len()), (1, 1));
+    world.apply_batch(batch("x", 3, json!([])));
+    world.apply_batch(batch("y", 4, json!([])));
+    assert_eq!(reserved(&world, "x"), ["b"]);
+    assert_eq!(reserved(&world, "y"), ["a"]);
+}
