@@ -11,9 +11,10 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
+use telemetry::kubernetes::watch_trouble;
 
 use crate::ControllerError;
-use crate::act::{Context, INSTALL_CRDS};
+use crate::act::Context;
 use crate::health::Listings;
 use crate::world::{Kind, PodView, Scope, World};
 
@@ -69,33 +70,11 @@ where
                 let uid = object.uid().unwrap_or_default();
                 ctx.update(|world| remove(world, &uid));
             }
-            Err(error) => listings.failed(&explain::<K>(scope, &error)),
+            Err(error) => {
+                let trouble = watch_trouble(&error, &K::plural(&()), &K::group(&()), scope.as_deref());
+                listings.failed(&trouble.message);
+            }
         }
     }
     Err(ControllerError::WatchEnded { kind: K::kind(&()).into_owned() })
-}
-
-/// What a watch's error means for whoever runs the cluster.
-fn explain<K: Resource<DynamicType = ()>>(scope: &Scope, error: &watcher::Error) -> String {
-    let plural = K::plural(&());
-    let place = scope.as_deref().map_or("all namespaces".to_owned(), |n| format!("namespace {n}"));
-    let cause = match error {
-        watcher::Error::InitialListFailed(error)
-        | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => error,
-        other => return format!("{plural} in {place}: {other}"),
-    };
-    match cause {
-        kube::Error::Api(status) if status.code == 404 && !K::group(&()).is_empty() => {
-            format!("the CRD {plural}.{} is missing: {INSTALL_CRDS}", K::group(&()))
-        }
-        kube::Error::Api(status) if status.code == 403 => {
-            format!(
-                "{plural} in {place} may not be listed and watched: {}; install the chart's RBAC, or name only the \
-                 namespaces that it covers with --namespaces",
-                status.message
-            )
-        }
-        other => format!("{plural} in {place}: {other}"),
-    }
 }

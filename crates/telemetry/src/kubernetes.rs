@@ -101,11 +101,12 @@ pub fn watch_trouble(error: &watcher::Error, plural: &str, group: &str, namespac
     let lasting = |message: String| WatchTrouble { message, lasting: true };
     match code {
         Some(404) if !group.is_empty() => lasting(format!(
-            "the resource {resource} is not known to the API server: install the CustomResourceDefinitions (Helm value crds.install)"
+            "the CRD {resource} is missing: install the CRDs of this version: kubectl apply --server-side -f \
+             charts/opensandbox/crds, or helm upgrade --install"
         )),
-        Some(403) => lasting(format!(
-            "not allowed to list and watch {resource} in {place}: grant both verbs to the service account (the chart's RBAC does)"
-        )),
+        Some(403) => {
+            lasting(format!("{resource} in {place} may not be listed and watched: {words}; install the chart's RBAC"))
+        }
         Some(401) => {
             lasting("the API server does not take our credentials: check the service account's token".to_owned())
         }

@@ -21,7 +21,7 @@ use crate::lease::Fence;
 use crate::world::{ObjectName, PodView};
 
 /// What to do where CRDs are missing or old.
-pub(crate) const INSTALL_CRDS: &str = "install the CRDs of this version: kubectl apply --server-side -f charts/opensandbox/crds, or helm upgrade --install";
+const INSTALL_CRDS: &str = "install the CRDs of this version: kubectl apply --server-side -f charts/opensandbox/crds, or helm upgrade --install";
 
 /// Objects read with one request.
 const PAGE: u32 = 500;

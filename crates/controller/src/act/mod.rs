@@ -18,7 +18,6 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use api::INSTALL_CRDS;
 pub use api::{ActError, Writer};
 pub(crate) use watches::Watches;
 
