@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::ids::SandboxId;
 
@@ -33,6 +33,7 @@ pub struct CreateSandboxRequest {
     pub platform: Option<Platform>,
     /// Seconds to live, at least 60 with the published server; absent is for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 60))]
     pub timeout: Option<i64>,
     /// Limits by resource name, e.g. `{"cpu":"500m","memory":"512Mi"}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,6 +52,7 @@ pub struct CreateSandboxRequest {
     pub lifecycle: Option<serde_json::Value>,
     /// Program and arguments to start in the sandbox.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     pub entrypoint: Option<Vec<String>>,
     /// Egress rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -272,12 +274,16 @@ pub struct RenewExpiration {
 #[serde(rename_all = "camelCase")]
 pub struct PoolCapacity {
     /// Most warm pods at rest.
+    #[schemars(range(min = 0))]
     pub buffer_max: i32,
     /// Fewest warm pods at rest.
+    #[schemars(range(min = 0))]
     pub buffer_min: i32,
     /// Most pods in all.
+    #[schemars(range(min = 0))]
     pub pool_max: i32,
     /// Fewest pods in all.
+    #[schemars(range(min = 0))]
     pub pool_min: i32,
 }
 
@@ -286,11 +292,19 @@ pub struct PoolCapacity {
 #[serde(rename_all = "camelCase")]
 pub struct CreatePoolRequest {
     /// Name: a DNS label.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
     /// Pod template.
+    #[serde(deserialize_with = "object")]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub template: serde_json::Value,
     /// Sizes.
     pub capacity_spec: PoolCapacity,
+}
+
+/// Any JSON object.
+fn object<'de, D: Deserializer<'de>>(deserializer: D) -> Result<serde_json::Value, D::Error> {
+    serde_json::Map::deserialize(deserializer).map(serde_json::Value::Object)
 }
 
 /// `PUT /pools/{name}`.

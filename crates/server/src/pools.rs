@@ -62,9 +62,6 @@ pub async fn create(
     if !is_object_name(&request.name) || request.name.contains('.') {
         return Err(ApiError::field("name", "is lower-case letters, digits and inner dashes, at most 253"));
     }
-    if !request.template.is_object() {
-        return Err(ApiError::field("template", "is a pod template"));
-    }
     if let Err(error) = serde_path_to_error::deserialize::<_, PodTemplateSpec>(&request.template) {
         return Err(ApiError::field(&format!("template.{}", error.path()), error.inner()));
     }

@@ -164,8 +164,11 @@ const LARGE: usize = 1 << 20;
 const PAGE: Parameter = ("page", "Page, from 1.", || json!({"type": "integer", "minimum": 1, "default": 1}));
 const PAGE_SIZE: Parameter =
     ("pageSize", "Items a page.", || json!({"type": "integer", "minimum": 1, "maximum": 200, "default": 20}));
-const SCOPE: Parameter =
-    ("scope", "What to look at; without it the answer is plain text.", || json!({"type": "string"}));
+const SCOPE_WORDS: &str = "What to look at; without it the answer is plain text.";
+const LOG_SCOPE: Parameter =
+    ("scope", SCOPE_WORDS, || json!({"type": "string", "enum": sandboxes::diagnostics::LOG_SCOPES}));
+const EVENT_SCOPE: Parameter =
+    ("scope", SCOPE_WORDS, || json!({"type": "string", "enum": sandboxes::diagnostics::EVENT_SCOPES}));
 const IDEMPOTENCY: Parameter = (
     "Idempotency-Key",
     "Same key, same sandbox, over restarts and replicas.",
@@ -309,9 +312,13 @@ pub static ROUTES: &[Route] = &[
         get(diagnostics::logs)
     })
     .query(&[
-        SCOPE,
+        LOG_SCOPE,
         ("tail", "Lines.", || json!({"type": "integer", "minimum": 1, "maximum": 10_000, "default": 100})),
-        ("since", "Age of the oldest line, such as 90s, 10m, 2h or 1d.", || json!({"type": "string"})),
+        (
+            "since",
+            "Age of the oldest line, such as 90s, 10m, 2h or 1d.",
+            || json!({"type": "string", "pattern": "^0*[1-9][0-9]{0,8}[smhd]?$"}),
+        ),
         ("container", "Container; the sandbox's own when absent.", || json!({"type": "string"})),
     ])
     .gives(200, Some(schema::<diagnostics::Diagnosis>))
@@ -348,7 +355,10 @@ pub static ROUTES: &[Route] = &[
         "Kubernetes events of sandbox and pod.",
         || get(diagnostics::events),
     )
-    .query(&[SCOPE, ("limit", "Events.", || json!({"type": "integer", "minimum": 1, "maximum": 500, "default": 50}))])
+    .query(&[
+        EVENT_SCOPE,
+        ("limit", "Events.", || json!({"type": "integer", "minimum": 1, "maximum": 500, "default": 50})),
+    ])
     .gives(200, Some(schema::<diagnostics::Diagnosis>))
     .media(PLAIN)
     .answers(&[DEPRECATION])

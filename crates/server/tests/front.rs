@@ -9,6 +9,7 @@ use bytes::Bytes;
 use common::{KEY, World};
 use http::{Method, Request, StatusCode};
 use serde_json::json;
+use server::{ApiKeys, Caller, Config, Scope, Server};
 
 #[tokio::test]
 async fn every_route_but_three_needs_the_key() {
@@ -77,6 +78,18 @@ async fn a_huge_body_is_refused_without_being_read() {
     let wrong = world.post("/v1/sandboxes", json!({"timeout": "soon"})).await;
     assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
     assert!(wrong.message().starts_with("timeout: "));
+}
+
+#[tokio::test]
+async fn a_right_key_that_may_not_do_this_is_known_to_the_audit() {
+    let world = World::new().await;
+    let api_keys = ApiKeys::one("reader name=looker", Scope::Read).unwrap();
+    let server = Server::new(world.client.clone(), Config { api_keys, ..Config::default() });
+    let request =
+        Request::builder().method(Method::DELETE).uri("/v1/pools/pool").header("open-sandbox-api-key", "reader");
+    let answer = tower::ServiceExt::oneshot(server.router(), request.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::FORBIDDEN);
+    assert_eq!(answer.extensions().get::<Caller>().unwrap().name, "looker");
 }
 
 #[tokio::test]

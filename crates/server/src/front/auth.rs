@@ -32,17 +32,15 @@ pub async fn check(State(app): State<App>, mut request: Request, next: Next) -> 
     };
     let (app, caller) = match admitted {
         Ok(admitted) => admitted,
-        Err((reason, error)) => {
+        Err(Refusal { reason, error, caller }) => {
             app.metrics.auth_failures.get_or_create(&Reason { reason }).inc();
-            return error.into_response();
+            return answer(error, caller);
         }
     };
     if !asked.proxied
         && let Err(error) = app.rates.take(&caller, app.config.limits.rate)
     {
-        let mut response = error.into_response();
-        response.extensions_mut().insert(caller);
-        return response;
+        return answer(error, Some(caller));
     }
     request.extensions_mut().insert(caller.clone());
     request.extensions_mut().insert(app);
@@ -79,8 +77,32 @@ impl Asked {
     }
 }
 
-/// Who may pass, with the view that is theirs; or the reason for the metrics, and the refusal.
-type Admission = Result<(App, Caller), (&'static str, ApiError)>;
+/// A refusal, with whom it is told to where that is known: the audit line is written outside of this.
+fn answer(error: ApiError, caller: Option<Caller>) -> Response {
+    let mut response = error.into_response();
+    if let Some(caller) = caller {
+        response.extensions_mut().insert(caller);
+    }
+    response
+}
+
+/// Why a request may not pass.
+struct Refusal {
+    /// For the metrics.
+    reason: &'static str,
+    error: ApiError,
+    /// Whose the key is, where it is a right one that may not do this.
+    caller: Option<Caller>,
+}
+
+impl Refusal {
+    fn new(reason: &'static str, code: ErrorCode, message: String) -> Self {
+        Self { reason, error: ApiError::new(code, message), caller: None }
+    }
+}
+
+/// Who may pass, with the view that is theirs.
+type Admission = Result<(App, Caller), Refusal>;
 
 async fn by_token(app: &App, asked: &Asked) -> Admission {
     if let Some(app) = proxy::opened_by_token(app, &asked.path, &asked.headers).await {
@@ -88,7 +110,7 @@ async fn by_token(app: &App, asked: &Asked) -> Admission {
         return Ok((app, Caller { name: "sandbox-token".to_owned(), scope: Scope::Run, tenant }));
     }
     let message = format!("{SECURE_ACCESS}: the token is not that of this port of this sandbox");
-    Err(("token", ApiError::new(ErrorCode::InvalidSecureAccess, message)))
+    Err(Refusal::new("token", ErrorCode::InvalidSecureAccess, message))
 }
 
 async fn identify(app: &App, asked: &Asked) -> Admission {
@@ -98,20 +120,22 @@ async fn identify(app: &App, asked: &Asked) -> Admission {
     }
     let Some(given) = asked.headers.get(API_KEY) else {
         let message = format!("{API_KEY}: the header is missing");
-        return Err(("missing", ApiError::new(ErrorCode::MissingApiKey, message)));
+        return Err(Refusal::new("missing", ErrorCode::MissingApiKey, message));
     };
     let found = match &app.config.tenants {
         None => app.keys.read().find(given.as_bytes(), Timestamp::now()),
-        Some(tenants) => {
-            tenants.find(given.as_bytes()).await.map(|found| found.map(|f| f.caller())).map_err(|away| {
+        Some(tenants) => match tenants.find(given.as_bytes()).await {
+            Ok(found) => found.map(|found| found.caller()),
+            Err(away) => {
                 let error = ApiError::new(ErrorCode::TenantProviderUnavailable, away.to_string());
-                ("provider", error.retry_after(Duration::from_secs(1)))
-            })?
-        }
+                let error = error.retry_after(Duration::from_secs(1));
+                return Err(Refusal { reason: "provider", error, caller: None });
+            }
+        },
     };
     let Some(caller) = found else {
         let message = format!("{API_KEY}: the key is not one of this server's, or has expired");
-        return Err(("invalid", ApiError::new(ErrorCode::InvalidApiKey, message)));
+        return Err(Refusal::new("invalid", ErrorCode::InvalidApiKey, message));
     };
     if caller.scope < asked.needed {
         let message = format!(
@@ -122,7 +146,7 @@ async fn identify(app: &App, asked: &Asked) -> Admission {
             asked.path,
             asked.needed.as_str()
         );
-        return Err(("scope", ApiError::new(ErrorCode::InsufficientScope, message)));
+        return Err(Refusal { caller: Some(caller), ..Refusal::new("scope", ErrorCode::InsufficientScope, message) });
     }
     let app = caller.tenant.as_ref().map_or_else(|| app.clone(), |tenant| app.of(tenant));
     Ok((app, caller))

@@ -22,6 +22,11 @@ use crate::front::query::Query;
 /// Type of the content.
 const PLAIN: &str = "text/plain; charset=utf-8";
 
+/// Scopes of logs.
+pub const LOG_SCOPES: [&str; 2] = ["container", "all"];
+/// Scopes of events.
+pub const EVENT_SCOPES: [&str; 2] = ["runtime", "all"];
+
 /// A diagnosis.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -47,7 +52,7 @@ pub struct Diagnosis {
 /// The last lines of the sandbox container.
 pub async fn logs(app: App, Path(id): Path<String>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
     let query = Query::parse(query.as_deref())?;
-    let scope = scope(&query, &["container", "all"])?;
+    let scope = scope(&query, &LOG_SCOPES)?;
     let tail = query.number("tail", 1..=10_000, 100)?;
     let since = query.get("since").map(since).transpose()?;
     let object = find(&app, &id).await?;
@@ -167,7 +172,7 @@ pub async fn summary(app: App, Path(id): Path<String>, RawQuery(query): RawQuery
 /// Kubernetes events about the sandbox and its pod, oldest first.
 pub async fn events(app: App, Path(id): Path<String>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
     let query = Query::parse(query.as_deref())?;
-    let scope = scope(&query, &["runtime", "all"])?;
+    let scope = scope(&query, &EVENT_SCOPES)?;
     let limit = query.number("limit", 1..=500, 50)? as usize;
     let object = find(&app, &id).await?;
     let found = events_of(&app, &object).await?;

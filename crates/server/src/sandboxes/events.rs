@@ -13,6 +13,7 @@ use crate::front::body::Json;
 #[serde(rename_all = "camelCase")]
 pub struct MetricsEvent {
     /// `sandbox.create`.
+    #[schemars(extend("const" = "sandbox.create"))]
     pub event_type: String,
     /// The sandbox, when there is one.
     #[serde(default)]
