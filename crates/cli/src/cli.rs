@@ -7,7 +7,8 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    command, completion, config, connection, diagnostics, events, explain, file, output::Format, pool, sandbox,
+    command, completion, config, connection, cp, diagnostics, doctor, events, explain, file, man, output::Format, pool,
+    port_forward, run, sandbox, shell, top,
 };
 
 /// Create sandboxes, run commands in them, move files in and out.
@@ -21,7 +22,7 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 130 interrupted; 141 output closed.\n\
-    `osb command run` ends with the exit code of the command, 128 + signal when a signal ended it.";
+    `osb run`, `osb shell` and `osb command run` end with the exit code of the command, 128 + signal when a signal ended it.";
 
 /// Options of every verb.
 #[derive(Debug, Clone, Default, Args)]
@@ -65,6 +66,18 @@ pub enum Verb {
     /// Create, list and end sandboxes
     #[command(subcommand)]
     Sandbox(sandbox::Verb),
+    /// Make a sandbox, run a command in it, end it; the exit code is the command's
+    Run(Box<run::Options>),
+    /// Sit at a terminal of a sandbox
+    Shell(shell::Options),
+    /// Copy files and directories into a sandbox or out of it
+    Cp(cp::Options),
+    /// Reach a port of a sandbox on this machine
+    PortForward(port_forward::Options),
+    /// Show pools and sandboxes and what they use, anew every few seconds
+    Top(top::Options),
+    /// Check what stands between this machine and a sandbox, changing nothing
+    Doctor,
     /// Show where a sandbox's time went, what it waits for, and how it ended
     Explain(explain::Options),
     /// Print a sandbox's state, and with -w each change until it is gone
@@ -86,6 +99,8 @@ pub enum Verb {
     Config(config::Verb),
     /// Print the completion script of a shell
     Completion(completion::Options),
+    /// Print the manual page
+    Man,
     #[cfg(feature = "local")]
     #[command(flatten)]
     Local(crate::local::LocalCommand),
@@ -120,6 +135,13 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Verb::Config(verb) => config::run(&globals, verb),
         #[cfg(feature = "local")]
         Verb::Local(verb) => crate::local::run(&globals, verb),
+        Verb::Man => man::run(),
+        Verb::Run(options) => block_on(run::run(&globals, *options)),
+        Verb::Shell(options) => block_on(shell::run(&globals, options)),
+        Verb::Cp(options) => block_on(cp::run(&globals, &options)),
+        Verb::PortForward(options) => block_on(port_forward::run(&globals, &options)),
+        Verb::Top(options) => block_on(top::run(&globals, &options)),
+        Verb::Doctor => block_on(doctor::run(&globals)),
         Verb::Sandbox(verb) => block_on(sandbox::run(&globals, verb)),
         Verb::Explain(options) => block_on(explain::run(&globals, &options)),
         Verb::Events(options) => block_on(events::run(&globals, &options)),

@@ -6,16 +6,23 @@ mod command;
 mod completion;
 mod config;
 mod connection;
+mod cp;
 mod diagnostics;
+mod doctor;
 mod events;
 mod explain;
 mod file;
 #[cfg(feature = "local")]
 mod local;
+mod man;
 mod output;
 mod pool;
+mod port_forward;
 mod report;
+mod run;
 mod sandbox;
+mod shell;
+mod top;
 mod views;
 
 use std::process::ExitCode;

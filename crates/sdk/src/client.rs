@@ -106,6 +106,18 @@ impl Client {
         }
     }
 
+    /// Freezes a sandbox. Refused by a platform that cannot.
+    pub async fn pause(&self, id: &str) -> Result<()> {
+        let call = self.call("pause sandbox", Retry::Idempotent);
+        self.send(call, Method::POST, &format!("/sandboxes/{}/pause", segment(id)), |r| r).await.map(drop)
+    }
+
+    /// Lets a sandbox that was paused go on. Refused by a platform that cannot.
+    pub async fn resume(&self, id: &str) -> Result<()> {
+        let call = self.call("resume sandbox", Retry::Idempotent);
+        self.send(call, Method::POST, &format!("/sandboxes/{}/resume", segment(id)), |r| r).await.map(drop)
+    }
+
     /// Lets a sandbox live for `timeout` from now. Gives its new end.
     pub async fn renew(&self, id: &str, timeout: Duration) -> Result<Timestamp> {
         let expires_at = Timestamp::now()

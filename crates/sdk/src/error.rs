@@ -70,8 +70,8 @@ pub enum Error {
         source: Option<Box<Error>>,
     },
 
-    /// The sandbox was made, but its daemon did not answer in time. The sandbox has been killed.
-    #[error("create sandbox: {sandbox} was not ready within {after:?}")]
+    /// The daemon of the sandbox did not answer in time. One that was being made has been killed.
+    #[error("{sandbox} was not ready within {after:?}")]
     NotReady {
         /// Id of the sandbox.
         sandbox: String,

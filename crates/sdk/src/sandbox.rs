@@ -15,7 +15,10 @@ use api_types::{
 };
 use jiff::Timestamp;
 
-use crate::{Client, Commands, Files, KillOnDrop, Result, SandboxBuilder, Sessions, Terminals, execd::Execd};
+use crate::{
+    Client, Commands, Error, Files, KillOnDrop, Result, SandboxBuilder, Sessions, Terminals,
+    execd::{Execd, NotReady},
+};
 
 /// One sandbox. Cheap to clone; all clones are the same sandbox.
 ///
@@ -179,6 +182,17 @@ impl Sandbox {
     /// ```
     pub async fn endpoint(&self, port: u16) -> Result<Endpoint> {
         self.inner.client.endpoint(self.id(), port).await
+    }
+
+    /// Waits until its daemon answers, at most this long.
+    pub async fn wait_until_ready(&self, timeout: Duration) -> Result<()> {
+        let ready = self.inner.execd.wait_ready(tokio::time::Instant::now() + timeout).await;
+        ready.map_err(|why| match why {
+            NotReady::Never(error) => error,
+            NotReady::InTime(last) => {
+                Error::NotReady { sandbox: self.id().to_owned(), after: timeout, last: last.map(Box::new) }
+            }
+        })
     }
 
     /// Whether its daemon answers now.

@@ -1,7 +1,8 @@
 //! `osb command`: run commands in a sandbox.
 
 mod past;
-mod run;
+pub mod run;
+mod session;
 
 use std::process::ExitCode;
 
@@ -21,6 +22,9 @@ pub enum Verb {
     Logs(past::Logs),
     /// Stop a command
     Interrupt(past::Execution),
+    /// Shells that stay from run to run
+    #[command(subcommand)]
+    Session(session::Verb),
 }
 
 /// Runs a verb.
@@ -30,6 +34,7 @@ pub async fn run(globals: &Globals, verb: Verb) -> Result<ExitCode> {
         Verb::Run(options) => run::run(&client, globals.output, options).await,
         Verb::Status(options) => past::status(&client, globals.output, &options).await,
         Verb::Logs(options) => past::logs(&client, globals.output, &options).await,
+        Verb::Session(verb) => session::run(&client, globals.output, verb).await,
         Verb::Interrupt(options) => past::interrupt(&client, globals.output, &options).await,
     }
 }

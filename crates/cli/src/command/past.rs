@@ -7,7 +7,7 @@ use clap::Args;
 use opensandbox::Client;
 use serde_json::json;
 
-use crate::output::{Format, Printer};
+use crate::output::{Format, Printer, only_raw};
 
 /// An execution.
 #[derive(Debug, Args)]
@@ -26,6 +26,9 @@ pub struct Logs {
     /// Byte to start from
     #[arg(long, value_name = "N", default_value_t = 0)]
     cursor: u64,
+    /// Go on until the command ends, and end with its exit code
+    #[arg(short, long)]
+    follow: bool,
 }
 
 /// Shows how a command is doing.
@@ -45,6 +48,12 @@ pub async fn status(client: &Client, format: Option<Format>, options: &Execution
 /// Prints output of a background command, byte for byte.
 pub async fn logs(client: &Client, format: Option<Format>, options: &Logs) -> Result<ExitCode> {
     let Execution { id, execution } = &options.execution;
+    if options.follow {
+        only_raw(format)?;
+        let commands = client.attach(id).commands();
+        let events = commands.follow_exact(execution, Some(&options.cursor.to_string())).await?;
+        return super::run::follow(&commands, events, false).await;
+    }
     let printer = match format {
         None | Some(Format::Raw | Format::Table) => None,
         Some(format) => Some(Printer::structured(Some(format))?),

@@ -7,6 +7,7 @@ use clap::Args;
 use futures::StreamExt;
 use opensandbox::{Client, Commands, Event, EventStream, ExecutionError, OutputMessage, RunCommand};
 use serde_json::json;
+use tokio::io::AsyncReadExt;
 
 use crate::{
     args::{duration, pair},
@@ -39,19 +40,27 @@ pub struct Options {
     /// Run without any shell
     #[arg(long)]
     argv: bool,
+    /// Pass standard input on
+    #[arg(short, long)]
+    interactive: bool,
+}
+
+/// A command of words: one is shell text, several are a program and its arguments.
+pub fn of_words(words: &[String], argv: bool) -> Result<RunCommand> {
+    Ok(match words {
+        words if argv => RunCommand::argv(words),
+        [text] => RunCommand::shell(text),
+        words => {
+            RunCommand::shell(shlex::try_join(words.iter().map(String::as_str)).context("the command has a NUL byte")?)
+        }
+    })
 }
 
 /// Runs it.
 pub async fn run(client: &Client, format: Option<Format>, options: Options) -> Result<ExitCode> {
     let printer =
         if options.background { Some(Printer::structured(format)?) } else { only_raw(format).map(|()| None)? };
-    let mut command = match options.command.as_slice() {
-        words if options.argv => RunCommand::argv(words),
-        [text] => RunCommand::shell(text),
-        words => {
-            RunCommand::shell(shlex::try_join(words.iter().map(String::as_str)).context("the command has a NUL byte")?)
-        }
-    };
+    let mut command = of_words(&options.command, options.argv)?;
     if let Some(directory) = options.workdir {
         command = command.cwd(directory);
     }
@@ -72,12 +81,37 @@ pub async fn run(client: &Client, format: Option<Format>, options: Options) -> R
         printer.object(&whole, &[("execution", execution.id), ("sandbox", options.id.clone())])?;
         return Ok(ExitCode::SUCCESS);
     }
-    let events = commands.stream(command).await?;
-    follow(&commands, events).await
+    foreground(&commands, command, options.interactive).await
+}
+
+/// Runs it to its end, its output and input being ours.
+pub async fn foreground(commands: &Commands, command: RunCommand, interactive: bool) -> Result<ExitCode> {
+    let command = if interactive { command.open_stdin() } else { command };
+    let events = commands.stream(command.exact()).await?;
+    follow(commands, events, interactive).await
+}
+
+/// Passes standard input on until it ends or the command does.
+async fn pass_input(commands: Commands, id: String) {
+    let mut input = tokio::io::stdin();
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let (bytes, end) = match input.read(&mut buffer).await {
+            Ok(0) | Err(_) => (Vec::new(), true),
+            Ok(count) => (buffer[..count].to_vec(), false),
+        };
+        if let Err(error) = commands.write_stdin(&id, bytes, end).await {
+            tracing::debug!(%error, "the command takes no input any more");
+            return;
+        }
+        if end {
+            return;
+        }
+    }
 }
 
 /// Copies output until the end. The first Ctrl-C stops the command, the second stops waiting for it.
-async fn follow(commands: &Commands, mut events: EventStream) -> Result<ExitCode> {
+pub async fn follow(commands: &Commands, mut events: EventStream, interactive: bool) -> Result<ExitCode> {
     let mut interrupted = false;
     loop {
         let event = tokio::select! {
@@ -100,6 +134,10 @@ async fn follow(commands: &Commands, mut events: EventStream) -> Result<ExitCode
             }
         };
         match event {
+            Some(Ok(Event::Started { id, .. })) if interactive => {
+                tokio::spawn(pass_input(commands.clone(), id));
+            }
+            Some(Ok(Event::Gap { bytes, .. })) => notice(&format!("warning: {bytes} bytes of output are lost"))?,
             Some(Ok(Event::Stdout(text))) => print(std::io::stdout().lock(), &text)?,
             Some(Ok(Event::Stderr(text))) => print(std::io::stderr().lock(), &text)?,
             Some(Ok(Event::Failed(_) | Event::Completed { .. })) if interrupted => {
@@ -115,9 +153,10 @@ async fn follow(commands: &Commands, mut events: EventStream) -> Result<ExitCode
 }
 
 /// The bytes as they are: no colour is taken out, whatever the output is.
-fn print(mut out: impl Write, line: &OutputMessage) -> Result<()> {
-    out.write_all(line.text().as_bytes())?;
-    out.write_all(b"\n")?;
+fn print(mut out: impl Write, message: &OutputMessage) -> Result<()> {
+    let mut bytes = Vec::new();
+    message.write_to(&mut bytes);
+    out.write_all(&bytes)?;
     Ok(out.flush()?)
 }
 

@@ -1,6 +1,6 @@
 //! `osb file`: files of a sandbox.
 
-mod transfer;
+pub mod transfer;
 mod tree;
 
 use std::process::ExitCode;

@@ -47,22 +47,22 @@ pub struct Write {
 #[derive(Debug, Args)]
 pub struct Upload {
     /// Id of the sandbox
-    id: String,
+    pub id: String,
     /// File on this machine
-    local: PathBuf,
+    pub local: PathBuf,
     /// Path in the sandbox
-    remote: String,
+    pub remote: String,
 }
 
 /// Options of `osb file download`.
 #[derive(Debug, Args)]
 pub struct Download {
     /// Id of the sandbox
-    id: String,
+    pub id: String,
     /// Path in the sandbox
-    remote: String,
+    pub remote: String,
     /// File on this machine; a directory takes it under its own name
-    local: PathBuf,
+    pub local: PathBuf,
 }
 
 /// Prints a file.
@@ -109,7 +109,7 @@ pub async fn upload(client: &Client, format: Option<Format>, options: &Upload) -
     let file = tokio::fs::File::open(&options.local).await.with_context(|| format!("{name} cannot be opened"))?;
     let metadata = file.metadata().await.with_context(|| format!("{name} cannot be read"))?;
     if metadata.is_dir() {
-        bail!("{name} is a directory; upload its files one by one");
+        bail!("{name} is a directory; copy it with osb cp");
     }
     // Pipes and devices tell no size.
     let size = metadata.is_file().then_some(metadata.len());

@@ -29,11 +29,20 @@ pub enum Verb {
     /// Ask whether a sandbox answers; exit code 1 when it does not
     Health(one::Id),
     /// Show processor and memory in use
-    Metrics(one::Id),
+    Metrics(one::Metrics),
+    /// Freeze a sandbox, where the platform can
+    Pause(one::Id),
+    /// Go on with a sandbox that was paused
+    Resume(one::Resume),
 }
 
 /// Runs a verb.
 pub async fn run(globals: &Globals, verb: Verb) -> Result<ExitCode> {
+    if let Verb::Metrics(options) = &verb
+        && options.watch
+    {
+        return one::watch_metrics(&connection::connect(globals)?.0, globals.output, options).await;
+    }
     let printer = Printer::structured(globals.output)?;
     let (client, defaults) = connection::connect(globals)?;
     match verb {
@@ -44,6 +53,8 @@ pub async fn run(globals: &Globals, verb: Verb) -> Result<ExitCode> {
         Verb::Renew(options) => one::renew(&client, printer, &options).await,
         Verb::Endpoint(options) => one::endpoint(&client, printer, &options).await,
         Verb::Health(options) => one::health(&client, printer, &options).await,
+        Verb::Pause(options) => one::pause(&client, printer, &options).await,
+        Verb::Resume(options) => one::resume(&client, printer, &options).await,
         Verb::Metrics(options) => one::metrics(&client, printer, &options).await,
     }
 }

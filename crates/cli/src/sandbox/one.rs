@@ -4,11 +4,16 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use opensandbox::Client;
 use serde_json::json;
 
-use crate::{args::duration, output::Printer, report, views::SandboxView};
+use crate::{
+    args::duration,
+    output::{Format, Printer, line},
+    report,
+    views::SandboxView,
+};
 
 /// Sandboxes ended at the same time.
 const PARALLEL: usize = 16;
@@ -18,6 +23,29 @@ const PARALLEL: usize = 16;
 pub struct Id {
     /// Id of the sandbox
     id: String,
+}
+
+/// Options of `osb sandbox metrics`.
+#[derive(Debug, Args)]
+pub struct Metrics {
+    /// Id of the sandbox
+    id: String,
+    /// Print them each second until interrupted
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// Options of `osb sandbox resume`.
+#[derive(Debug, Args)]
+pub struct Resume {
+    /// Id of the sandbox
+    id: String,
+    /// Do not wait until it answers
+    #[arg(long)]
+    skip_health_check: bool,
+    /// How long to wait until it answers
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30s")]
+    resume_timeout: Duration,
 }
 
 /// Options of `osb sandbox kill`.
@@ -121,8 +149,44 @@ pub async fn health(client: &Client, printer: Printer, options: &Id) -> Result<E
     Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Freezes a sandbox.
+pub async fn pause(client: &Client, printer: Printer, options: &Id) -> Result<ExitCode> {
+    client.pause(&options.id).await?;
+    printer.done(&format!("sandbox {} is being paused", options.id))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Goes on with a sandbox.
+pub async fn resume(client: &Client, printer: Printer, options: &Resume) -> Result<ExitCode> {
+    client.resume(&options.id).await?;
+    if !options.skip_health_check {
+        client.attach(&options.id).wait_until_ready(options.resume_timeout).await?;
+    }
+    printer.done(&format!("sandbox {} is resumed", options.id))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints processor and memory in use each second: a line each, or a JSON object each.
+pub async fn watch_metrics(client: &Client, format: Option<Format>, options: &Metrics) -> Result<ExitCode> {
+    let json = match format {
+        None | Some(Format::Raw | Format::Table) => false,
+        format => Printer::structured(format).map(|_| true)?,
+    };
+    let mut seconds = client.attach(&options.id).watch_usage().await?;
+    while let Some(usage) = seconds.try_next().await? {
+        let now = usage.metrics;
+        line(&if json {
+            serde_json::to_string(&usage)?
+        } else {
+            let (memory, limit) = (now.mem_used_mib, now.mem_total_mib);
+            format!("cpu {:5.1} % of {}  memory {memory:.1} of {limit:.1} MiB", now.cpu_used_pct, now.cpu_count)
+        })?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Shows processor and memory in use.
-pub async fn metrics(client: &Client, printer: Printer, options: &Id) -> Result<ExitCode> {
+pub async fn metrics(client: &Client, printer: Printer, options: &Metrics) -> Result<ExitCode> {
     let metrics = client.attach(&options.id).metrics().await?;
     printer.object(
         &metrics,
