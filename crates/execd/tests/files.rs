@@ -70,7 +70,7 @@ async fn forms_that_are_none() {
     let plain = execd.client.post(execd.url("/files/upload")).body("x").send().await.unwrap();
     assert_eq!(code(plain).await, (400, "INVALID_FILE".into()));
     let directory = Form::new().part("metadata", metadata(&json!({"path": execd.dir.path()}))).part("file", file());
-    assert_eq!(code(upload(&execd, directory).await).await.0, 500);
+    assert_eq!(code(upload(&execd, directory).await).await.0, 400);
     assert!(!execd.path("x").exists());
 }
 
@@ -219,7 +219,7 @@ async fn information_moves_permissions_and_removal() {
     assert_eq!(remove("/files", &execd.path("link")).await.unwrap().status(), 200);
     assert!(std::fs::symlink_metadata(execd.path("link")).is_err());
     assert_eq!(remove("/files", &execd.path("link")).await.unwrap().status(), 200);
-    assert_eq!(code(remove("/files", &execd.path("new")).await.unwrap()).await.0, 500);
+    assert_eq!(code(remove("/files", &execd.path("new")).await.unwrap()).await.0, 400);
     assert_eq!(remove("/directories", &execd.path("new")).await.unwrap().status(), 200);
     assert!(!execd.path("new").exists());
 }

@@ -213,6 +213,6 @@ async fn a_client_hears_why_its_upload_was_refused_while_it_sends() {
             .part("metadata", reqwest::multipart::Part::text(metadata).file_name("metadata"))
             .part("file", reqwest::multipart::Part::stream(body).file_name("x"));
         let answer = execd.client.post(execd.url("/files/upload")).multipart(form).send().await.unwrap();
-        assert_eq!(code(answer).await, (500, "RUNTIME_ERROR".into()));
+        assert_eq!(code(answer).await, (400, "INVALID_REQUEST_BODY".into()));
     }
 }
