@@ -82,7 +82,8 @@ class Traced:
     def rows(self, half):
         """A line for each method there is."""
         for method in dir(self.service):
-            if not method.startswith("_") and callable(getattr(self.service, method)):
+            # The SDK's own way to files_with_identity, which has a line of its own.
+            if method != "with_identity" and not method.startswith("_") and callable(getattr(self.service, method)):
                 name = f"{self.name}.{method}"
                 assert name in PASSED, f"{half}: {name} was not tried"
                 print(f"row\t{half}\t{name}\tpasses")
