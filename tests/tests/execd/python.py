@@ -214,9 +214,7 @@ async def missing(half, sandbox):
         assert "isolated" in str(error) or "501" in str(error) or "NOT_SUPPORTED" in str(error), repr(error)
     else:
         raise AssertionError("isolated sessions are there: test them")
-    for method in dir(sandbox.isolation):
-        if not method.startswith("_"):
-            print(f"row\t{half}\tisolation.{method}\tcannot: execd has no isolated sessions; it answers 501 `NOT_SUPPORTED`")
+    print(f"row\t{half}\tisolation (every method)\tcannot: execd has no isolated sessions; it answers 501 `NOT_SUPPORTED`")
 
 
 async def drive(name, sandbox):
