@@ -43,6 +43,9 @@ enum Chore {
     /// Play stories of users and faults against the controller: `--seeds A..B`, `--crashes`, `--replay SEED`.
     #[command(disable_help_flag = true)]
     Sim(sim::Options),
+    /// Take each guard of the controller away and show which rule of the simulator breaks without it.
+    #[command(disable_help_flag = true)]
+    Mutants(sim::Options),
     /// What continuous integration runs: formatting, lints, generated files, tests, demo.
     Ci(ci::Options),
 }
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Chore::E2e(options) => e2e::run(&options),
         Chore::Bench(options) => bench::run(&options),
         Chore::Sim(options) => sim::run(&options),
+        Chore::Mutants(options) => sim::mutants(&options),
         Chore::Ci(options) => ci::run(&options),
     };
     match done {

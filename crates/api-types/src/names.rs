@@ -55,12 +55,22 @@ pub mod annotations {
     /// BatchSandbox: number and name of the leader that took over while it wanted pods. It makes what the leader before
     /// it had read stale; nobody reads its value.
     pub const FENCE: &str = "sandbox.opensandbox.io/fence";
+    /// Event about a BatchSandbox that is gone: how it ended, JSON of a `Termination`.
+    pub const TERMINATION: &str = "sandbox.opensandbox.io/termination";
     /// Prefix under which the lifecycle server keeps a request's `opensandbox.extensions.*`.
     pub const EXTENSIONS_PREFIX: &str = "opensandbox.io/extensions.";
     /// BatchSandbox: the image that was asked for, as the create request named it.
     pub const IMAGE: &str = "opensandbox.io/image";
     /// BatchSandbox: JSON array, the entrypoint that was asked for.
     pub const ENTRYPOINT: &str = "opensandbox.io/entrypoint";
+}
+
+/// Words of Events.
+pub mod events {
+    /// `reportingComponent` of everything that the controller tells.
+    pub const CONTROLLER: &str = "opensandbox-controller";
+    /// `action` of the last Event about a BatchSandbox; its reason is `Deleted`, `Expired`, or why it failed.
+    pub const TERMINATED: &str = "Terminated";
 }
 
 /// Finalizers.

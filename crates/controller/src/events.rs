@@ -1,10 +1,12 @@
 //! Kubernetes Events: what people read in `kubectl describe`. Bounded, counted instead of repeated,
 //! and never in anybody's way.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use api_types::names::annotations;
+use api_types::names::events::{CONTROLLER, TERMINATED};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -58,7 +60,7 @@ impl Notes {
 
     /// Takes one; drops it when too many wait.
     pub(crate) fn tell(&self, subject: &Subject, note: Note) {
-        let Note { warning, reason, message } = &note;
+        let Note { warning, reason, message, .. } = &note;
         if *warning {
             tracing::warn!(object = ?subject.0.name, reason, message);
         } else {
@@ -134,12 +136,18 @@ fn event(subject: &ObjectReference, note: &Note, now: Timestamp) -> Event {
     if message.len() > MAX_MESSAGE {
         message.truncate(message.floor_char_boundary(MAX_MESSAGE));
     }
+    let annotations = note.last.as_ref().and_then(|end| {
+        let text = serde_json::to_string(end).ok()?;
+        Some(BTreeMap::from([(annotations::TERMINATION.to_owned(), text)]))
+    });
     Event {
         metadata: ObjectMeta {
             name: Some(format!("{name}.{}", uuid::Uuid::new_v4().simple())),
             namespace: subject.namespace.clone(),
+            annotations,
             ..ObjectMeta::default()
         },
+        action: note.last.is_some().then(|| TERMINATED.to_owned()),
         involved_object: subject.clone(),
         reason: Some(note.reason.clone()),
         message: Some(message),
@@ -147,9 +155,9 @@ fn event(subject: &ObjectReference, note: &Note, now: Timestamp) -> Event {
         count: Some(1),
         first_timestamp: Some(Time(now)),
         last_timestamp: Some(Time(now)),
-        source: Some(EventSource { component: Some("opensandbox-controller".to_owned()), host: None }),
-        reporting_component: Some("opensandbox-controller".to_owned()),
-        reporting_instance: Some("opensandbox-controller".to_owned()),
+        source: Some(EventSource { component: Some(CONTROLLER.to_owned()), host: None }),
+        reporting_component: Some(CONTROLLER.to_owned()),
+        reporting_instance: Some(CONTROLLER.to_owned()),
         ..Event::default()
     }
 }

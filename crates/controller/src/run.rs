@@ -22,7 +22,9 @@ use crate::lease::{Alone, Fence, Leadership};
 use crate::planner::batch::Settings;
 use crate::queue::Queue;
 use crate::world::{Key, World};
-use crate::{Clock, Config, ControllerError, Ids, Metrics, RandomIds, SystemClock, permissions, takeover, watch};
+use crate::{
+    Clock, Config, ControllerError, Ids, Metrics, RandomIds, SystemClock, clock, permissions, takeover, watch,
+};
 
 /// How long looks at objects that are under way may take at the end; what is left undone is found again at the next
 /// start. With [`CLAIMS`] and the release of the lease this stays below the 10 s that Kubernetes is asked to give.
@@ -224,7 +226,22 @@ async fn work(ctx: &Arc<Context>, shutdown: &CancellationToken) {
             workers.spawn(look(ctx.clone(), key));
         }
     };
-    let _: Option<()> = shutdown.run_until_cancelled(dispatched).await;
+    let set = async {
+        loop {
+            clock::was_set(&*ctx.clock).await;
+            tracing::info!("the clock was set; looking at everything again");
+            let keys = ctx.world.lock().all_keys();
+            ctx.queue.add(keys);
+        }
+    };
+    let working = async {
+        tokio::select! {
+            biased;
+            () = dispatched => {}
+            () = set => {}
+        }
+    };
+    let _: Option<()> = shutdown.run_until_cancelled(working).await;
     let finish = async { while workers.join_next().await.is_some() {} };
     if tokio::time::timeout(FAREWELL, finish).await.is_err() {
         tracing::warn!("work under way was cut off");

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use api_types::crd::BatchSandbox;
 use futures::StreamExt as _;
 use futures::future::select_all;
 use k8s_openapi::NamespaceResourceScope;
@@ -15,7 +16,9 @@ use telemetry::kubernetes::watch_trouble;
 
 use crate::ControllerError;
 use crate::act::Context;
+use crate::events::Subject;
 use crate::health::Listings;
+use crate::planner::obituary;
 use crate::world::{Kind, PodView, Scope, World};
 
 /// Feeds everything; ends only when a watch does, which is a fault.
@@ -32,11 +35,16 @@ pub(crate) async fn all(ctx: &Arc<Context>, client: &Client) -> Result<(), Contr
 async fn scoped(ctx: &Arc<Context>, client: &Client, scope: Scope) -> Result<(), ControllerError> {
     let pod = |world: &mut World, pod: Pod| PodView::of(&pod).into_iter().for_each(|view| world.apply_pod(view));
     let remove_pod = |world: &mut World, uid: &str| world.remove_pod(uid);
+    let last_word = |batch: &BatchSandbox| {
+        if ctx.leads() && !obituary::is_told_in_teardown(batch) {
+            ctx.notes.tell(&Subject::of(batch), obituary::last_word(batch, ctx.clock.now()));
+        }
+    };
     tokio::select! {
         biased;
-        ended = follow(ctx, client, Kind::Pod, &scope, pod, remove_pod) => ended,
-        ended = follow(ctx, client, Kind::Pool, &scope, World::apply_pool, World::remove_pool) => ended,
-        ended = follow(ctx, client, Kind::Batch, &scope, World::apply_batch, World::remove_batch) => ended,
+        ended = follow(ctx, client, Kind::Pod, &scope, pod, remove_pod, |_| ()) => ended,
+        ended = follow(ctx, client, Kind::Pool, &scope, World::apply_pool, World::remove_pool, |_| ()) => ended,
+        ended = follow(ctx, client, Kind::Batch, &scope, World::apply_batch, World::remove_batch, last_word) => ended,
     }
 }
 
@@ -47,6 +55,7 @@ async fn follow<K>(
     scope: &Scope,
     apply: impl Fn(&mut World, K),
     remove: impl Fn(&mut World, &str),
+    gone: impl Fn(&K),
 ) -> Result<(), ControllerError>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static,
@@ -69,6 +78,7 @@ where
             Ok(Event::Delete(object)) => {
                 let uid = object.uid().unwrap_or_default();
                 ctx.update(|world| remove(world, &uid));
+                gone(&object);
             }
             Err(error) => {
                 let trouble = watch_trouble(&error, &K::plural(&()), &K::group(&()), scope.as_deref());

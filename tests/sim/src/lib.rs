@@ -8,9 +8,13 @@
 pub mod daemons;
 pub mod history;
 pub mod invariants;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod network;
 pub mod node;
+pub mod paths;
 pub mod process;
+pub mod report;
 pub mod rest;
 pub mod run;
 pub mod shrink;

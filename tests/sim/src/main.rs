@@ -1,14 +1,18 @@
 //! `cargo xtask sim`: plays the stories of many seeds.
 
 use std::ops::Range;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 use sim::network::WriteFault;
+use sim::paths;
+use sim::report::{self, Sums};
 use sim::run::{Outcome, line, run};
 use sim::shrink::shrink;
 use sim::story::{Act, Step, Story};
@@ -28,6 +32,20 @@ struct Options {
     /// Plays each seed's users without trouble, and then with a crash before and after each write of the controller.
     #[arg(long, conflicts_with = "replay")]
     crashes: bool,
+    /// Plays for each seed two ways to the same wishes, and compares what comes to rest.
+    #[arg(long, conflicts_with_all = ["replay", "crashes"])]
+    paths: bool,
+    /// Takes away each guard of the controller whose name has this in it, and plays the stories of the seeds up to the
+    /// end of `--seeds` until a rule breaks.
+    #[cfg(feature = "mutants")]
+    #[arg(long, num_args = 0..=1, default_missing_value = "")]
+    mutants: Option<String>,
+    /// File that the result is written into.
+    #[arg(long)]
+    report: Option<PathBuf>,
+    /// Commit that this was built from, for the report.
+    #[arg(long, default_value = "unknown")]
+    commit: String,
     /// Stories played at once; each has a thread of its own.
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     jobs: usize,
@@ -49,6 +67,10 @@ fn main() -> Result<ExitCode> {
         .without_time()
         .init();
     let options = Options::parse();
+    #[cfg(feature = "mutants")]
+    if let Some(filter) = &options.mutants {
+        return mutants(&options, filter);
+    }
     match options.replay {
         Some(seed) => replay(seed),
         None => sweep(&options),
@@ -82,6 +104,48 @@ fn replay(seed: u64) -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
+#[cfg(feature = "mutants")]
+fn mutants(options: &Options, filter: &str) -> Result<ExitCode> {
+    let begun = Instant::now();
+    let removals = sim::mutants::all(options.seeds.end, filter, |removal| match removal.caught {
+        Some((rule, after)) => println!("{:<18} caught by {rule:?} after {after} stories", removal.guard),
+        None => println!("{:<18} NOT CAUGHT in {} stories", removal.guard, removal.played),
+    })?;
+    if let Some(file) = &options.report {
+        report::set_guards(file, &options.commit, &removals, begun.elapsed())?;
+    }
+    let missed = removals.iter().filter(|r| r.caught.is_none()).count();
+    println!("{} guards, {missed} not caught", removals.len());
+    Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Plays both ways of a seed; what is wrong with them, if anything.
+fn differ(seed: u64, sums: &mut Sums) -> Result<Option<String>> {
+    let (straight, wandering) = paths::pair(seed);
+    let mut shapes = Vec::new();
+    for story in [&straight, &wandering] {
+        let outcome = run(story)?;
+        add(sums, story, &outcome);
+        if let Some(violation) = outcome.violation {
+            return Ok(Some(format!("{violation}\n{story}")));
+        }
+        shapes.push(paths::shape(&outcome.history));
+    }
+    if shapes[0] == shapes[1] {
+        return Ok(None);
+    }
+    Ok(Some(format!("two ways end differently:\n{:#?}\n{:#?}\n{wandering}", shapes[0], shapes[1])))
+}
+
+fn add(sums: &mut Sums, story: &Story, outcome: &Outcome) {
+    sums.stories += 1;
+    sums.changes += outcome.history.len() as u64;
+    sums.claims += outcome.claims as u64;
+    sums.faults += story.steps.iter().filter(|step| step.act.is_fault()).count() as u64;
+    sums.writes += outcome.writes;
+    sums.broken += u64::from(outcome.violation.is_some());
+}
+
 /// The stories of one seed in which the controller ends at each of its writes.
 fn crashes(seed: u64) -> Result<Vec<Story>> {
     let calm = Story::calm(seed);
@@ -98,54 +162,74 @@ fn sweep(options: &Options) -> Result<ExitCode> {
     let total = options.seeds.end.saturating_sub(options.seeds.start);
     let bar = ProgressBar::new(total)
         .with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} seeds, {per_sec}, {eta} left, {msg}")?);
+    let begun = Instant::now();
     let next = AtomicU64::new(options.seeds.start);
-    let failed: Mutex<Vec<(u64, String)>> = Mutex::default();
-    let sums = Mutex::new((0_u64, 0_u64, 0_u64));
+    let failed: Mutex<Vec<u64>> = Mutex::default();
+    let sums = Mutex::new(Sums::default());
+    let fail = |seed: u64, words: &str| {
+        bar.suspend(|| println!("seed {seed}: {words}"));
+        failed.lock().push(seed);
+    };
+    let one = |seed: u64| -> Result<()> {
+        let mut own = Sums::default();
+        if options.paths {
+            if let Some(words) = differ(seed, &mut own)? {
+                own.broken = 1;
+                fail(seed, &words);
+            }
+        } else {
+            let stories = if options.crashes { crashes(seed)? } else { vec![Story::of(seed)] };
+            for story in stories {
+                let outcome = run(&story)?;
+                add(&mut own, &story, &outcome);
+                match &outcome.violation {
+                    Some(violation) if options.crashes => fail(seed, &format!("{violation}\n{story}")),
+                    Some(violation) => fail(seed, &violation.to_string()),
+                    None => {}
+                }
+            }
+        }
+        sums.lock().add(&own);
+        bar.inc(1);
+        Ok(())
+    };
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..options.jobs.max(1))
-            .map(|_| {
-                scope.spawn(|| -> Result<()> {
-                    while failed.lock().len() < options.failures {
-                        let seed = next.fetch_add(1, Ordering::Relaxed);
-                        if seed >= options.seeds.end {
-                            break;
-                        }
-                        let stories = if options.crashes { crashes(seed)? } else { vec![Story::of(seed)] };
-                        for story in stories {
-                            let Outcome { violation, history, claims, .. } = run(&story)?;
-                            if let Some(violation) = violation {
-                                bar.suspend(|| println!("seed {seed}: {violation}"));
-                                if options.crashes {
-                                    bar.suspend(|| print!("{story}"));
-                                }
-                                failed.lock().push((seed, violation.to_string()));
-                            }
-                            let mut sums = sums.lock();
-                            sums.0 += 1;
-                            sums.1 += history.len() as u64;
-                            sums.2 += claims as u64;
-                        }
-                        bar.inc(1);
-                    }
-                    Ok(())
-                })
-            })
-            .collect();
+        let work = || -> Result<()> {
+            while failed.lock().len() < options.failures {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= options.seeds.end {
+                    break;
+                }
+                one(seed)?;
+            }
+            Ok(())
+        };
+        let workers: Vec<_> = (0..options.jobs.max(1)).map(|_| scope.spawn(work)).collect();
         workers.into_iter().try_for_each(|w| w.join().map_err(|_| anyhow::anyhow!("a run panicked"))?)
     })
     .context("cannot play")?;
+    let played = bar.position();
     bar.finish_and_clear();
-    let (stories, changes, claims) = *sums.lock();
-    let failed = failed.into_inner();
+    let (sums, failed) = (sums.into_inner(), failed.into_inner());
+    let Sums { stories, changes, claims, faults, writes, .. } = sums;
     println!(
-        "{} seeds, {stories} stories, {changes} changes, {claims} claims, {} failed",
-        bar.position(),
+        "{played} seeds, {stories} stories, {changes} changes, {claims} claims, {faults} faults, {writes} writes, {} failed",
         failed.len()
     );
+    if let Some(file) = &options.report {
+        let what = match options {
+            Options { crashes: true, .. } => "a crash before and after every write of seeds",
+            Options { paths: true, .. } => "two ways to the same wishes, seeds",
+            _ => "seeds",
+        };
+        let end = options.seeds.start + played;
+        let what = format!("{what} {}..{end}", options.seeds.start);
+        report::add_run(file, &options.commit, &what, &sums, begun.elapsed())?;
+    }
     match failed.first() {
         None => Ok(ExitCode::SUCCESS),
-        Some((seed, _)) => {
-            if !options.crashes {
+        Some(seed) => {
+            if !options.crashes && !options.paths {
                 println!("cargo xtask sim --replay {seed} tells the story");
             }
             Ok(ExitCode::FAILURE)

@@ -1,6 +1,7 @@
 //! One controller as a process: started, killed, started again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use controller::{Config, Controller, LeaderElection};
@@ -36,18 +37,25 @@ pub struct Process {
     number: u8,
     surroundings: Arc<Surroundings>,
     peer: Mutex<Arc<Peer>>,
+    /// Writes of the incarnations that have ended.
+    written: AtomicU64,
 }
 
 impl Process {
     /// Controller `number`.
     pub fn new(number: u8, surroundings: Arc<Surroundings>) -> Arc<Self> {
         let peer = Mutex::new(peer(&surroundings, number, 0));
-        Arc::new(Self { number, surroundings, peer })
+        Arc::new(Self { number, surroundings, peer, written: AtomicU64::new(0) })
     }
 
     /// The network of its present incarnation.
     pub fn peer(&self) -> Arc<Peer> {
         self.peer.lock().clone()
+    }
+
+    /// Writes that all of its incarnations have sent.
+    pub fn writes(&self) -> u64 {
+        self.written.load(Ordering::Relaxed) + self.peer().writes()
     }
 
     /// Runs one incarnation after another.
@@ -67,6 +75,7 @@ impl Process {
             stop.cancel();
             running.abort();
             tokio::time::sleep(AGAIN).await;
+            self.written.fetch_add(peer.writes(), Ordering::Relaxed);
             *self.peer.lock() = self::peer(&self.surroundings, self.number, incarnation);
         }
     }

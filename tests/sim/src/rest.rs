@@ -1,10 +1,13 @@
 //! What must hold when nothing moves any more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use api_types::crd::{BatchPhase, BatchSandbox, ConditionStatus, Pool};
+use api_types::names::labels;
 use kube::ResourceExt;
 
+use crate::history::{Change, Object};
 use crate::invariants::{View, Violation};
 
 fn broken(rule: &'static str, what: impl Into<String>) -> Result<(), Violation> {
@@ -20,6 +23,17 @@ pub fn check(view: &View) -> Result<(), Violation> {
     }
     for (uid, pool) in &view.pools {
         sized(view, uid, pool)?;
+    }
+    Ok(())
+}
+
+/// Of every sandbox that is gone an Event says how it ended.
+pub fn remembered(history: &[Arc<Change>], view: &View, told: &BTreeSet<String>) -> Result<(), Violation> {
+    let batches = history.iter().filter(|c| matches!(c.object, Object::Batch(_)));
+    for gone in batches.filter(|c| !view.batches.contains_key(&c.uid)) {
+        if !told.contains(&gone.uid) {
+            return broken("how a sandbox ended is remembered", gone.uid.clone());
+        }
     }
     Ok(())
 }
@@ -45,7 +59,7 @@ fn nothing_leaked(view: &View) -> Result<(), Violation> {
         if !view.pools.contains_key(&owner.uid) && !view.batches.contains_key(&owner.uid) {
             return broken("a pod has an owner", pod.name_any());
         }
-        let claimed = pod.labels().contains_key(api_types::names::labels::CLAIMED_BY);
+        let claimed = pod.labels().contains_key(labels::CLAIMED_BY);
         match named.get(uid.as_str()) {
             None if claimed => return broken("a pod that was held is gone", pod.name_any()),
             // The pod of a sandbox that failed stays as evidence while the sandbox does.
@@ -92,7 +106,8 @@ fn satisfied(view: &View, batch: &BatchSandbox) -> Result<(), Violation> {
         return broken("status is about the present spec", format!("{name}: {}", status.observed_generation));
     }
     if phase(batch) == Some(BatchPhase::Failed) {
-        return if says(batch) { Ok(()) } else { broken("a failed sandbox says why", name) };
+        let told = says(batch) && status.termination.is_some();
+        return if told { Ok(()) } else { broken("a failed sandbox says why", name) };
     }
     let wanted = usize::try_from(batch.spec.replicas).unwrap_or(0);
     let releases = batch.spec.task_resource_policy_when_completed == "Release" && batch.spec.task_template.is_some();
@@ -157,6 +172,16 @@ fn sized(view: &View, uid: &str, pool: &Pool) -> Result<(), Violation> {
         view.batches.values().flat_map(|b| b.status.iter().flat_map(|s| &s.grants)).any(|g| g.pod_uid == uid)
     };
     let allocated = pods.iter().filter(held).count();
+    let revision = pool.status.as_ref().map(|s| s.revision.as_str()).unwrap_or_default();
+    let idle_pods = pods.iter().filter(|pod| !held(pod));
+    for pod in idle_pods {
+        if pod.labels().get(labels::POOL_REVISION).map(String::as_str) != Some(revision) {
+            return broken("free pods are of the present revision", format!("{} of {name}", pod.name_any()));
+        }
+        if pod.labels().contains_key(labels::EVICT) {
+            return broken("free pods that are to be evicted go", format!("{} of {name}", pod.name_any()));
+        }
+    }
     let idle = pods.len() - allocated;
     let c = pool.spec.capacity_spec;
     let [buffer_max, pool_min, pool_max] =

@@ -37,7 +37,7 @@ pub struct Outcome {
     pub violation: Option<Violation>,
     /// Pods that were given to a sandbox.
     pub claims: usize,
-    /// Writes that the first controller made.
+    /// Writes that the controllers sent.
     pub writes: u64,
     /// Simulated time.
     pub lasted: Duration,
@@ -142,23 +142,29 @@ impl World {
             self.act(&step.act);
         }
         self.calm().await;
-        let violation = self.judge().await.err();
+        let violation = self.judge(story).await.err();
         Outcome {
             violation,
             claims: self.guests.accepted().len(),
-            writes: self.processes.first().map_or(0, |p| p.peer().writes()),
+            writes: self.processes.iter().map(|p| p.writes()).sum(),
             lasted: self.clock.elapsed(),
             history: self.history.all().unwrap_or_default(),
         }
     }
 
-    async fn judge(&self) -> Result<(), Violation> {
+    async fn judge(&self, story: &Story) -> Result<(), Violation> {
         let rested = self.rest().await;
         let history = self.history.all().map_err(|what| Violation { rule: "the history is whole", what })?;
         // What was broken on the way explains a missing rest better than the rest itself.
         let view = invariants::check(&history, &self.guests.accepted())?;
         rested?;
         rest::check(&view)?;
+        // An Event may be lost with its controller; where nothing went wrong none is.
+        if !story.steps.iter().any(|step| step.act.is_fault()) {
+            let remembered = self.user.remembered().await;
+            let remembered = remembered.map_err(|e| Violation { rule: "events can be read", what: e.to_string() })?;
+            rest::remembered(&history, &view, &remembered)?;
+        }
         let before = self.history.version();
         tokio::time::sleep(SLEEP).await;
         match self.history.after(before) {

@@ -20,6 +20,8 @@ pub enum Act {
     CreatePool { pool: PoolNumber, capacity: Capacity, daemon: Daemon },
     /// A user changes a pool's size.
     Resize { pool: PoolNumber, capacity: Capacity },
+    /// A user sets how fast a pool is replaced.
+    Pace { pool: PoolNumber, at_once: u8 },
     /// A user changes a pool's template.
     EditTemplate { pool: PoolNumber, image: u8 },
     /// A user deletes a pool.
@@ -193,9 +195,12 @@ fn capacity(rng: &mut fastrand::Rng) -> Capacity {
 fn trouble(rng: &mut fastrand::Rng, pools: u8, batches: u16, controllers: u8) -> Act {
     let (pool, batch, nth) = (rng.u8(..pools), rng.u16(..batches), rng.u8(..));
     let controller = rng.u8(..controllers);
-    match rng.u8(..30) {
+    match rng.u8(..33) {
         0 => Act::Resize { pool, capacity: capacity(rng) },
-        1 => Act::EditTemplate { pool, image: rng.u8(..3) },
+        // To nothing, and to numbers that contradict each other.
+        30 => Act::Resize { pool, capacity: [[0, 0, 0, 0], [3, 1, 4, 2]][rng.usize(..2)] },
+        31 => Act::Pace { pool, at_once: rng.u8(..4) },
+        1 | 32 => Act::EditTemplate { pool, image: rng.u8(..3) },
         2 => Act::DeletePool { pool },
         3 | 4 => Act::Scale { batch, replicas: rng.i32(0..=4) },
         5 => Act::Expire { batch, seconds: rng.u32(..60) },
@@ -229,6 +234,25 @@ fn trouble(rng: &mut fastrand::Rng, pools: u8, batches: u16, controllers: u8) ->
             };
             Act::Write { controller, skip: rng.u32(..12), fault }
         }
+    }
+}
+
+impl Act {
+    /// Whether it is a fault, and nothing that a user does.
+    pub fn is_fault(&self) -> bool {
+        !matches!(
+            self,
+            Self::CreatePool { .. }
+                | Self::Resize { .. }
+                | Self::Pace { .. }
+                | Self::EditTemplate { .. }
+                | Self::DeletePool { .. }
+                | Self::CreateBatch { .. }
+                | Self::Scale { .. }
+                | Self::Expire { .. }
+                | Self::Release { .. }
+                | Self::DeleteBatch { .. }
+        )
     }
 }
 

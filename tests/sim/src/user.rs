@@ -1,8 +1,11 @@
 //! What users do, said to the API as kubectl and the lifecycle server would.
 
+use std::collections::BTreeSet;
+
 use api_types::crd::{BatchSandbox, Pool};
+use api_types::names::events::TERMINATED;
 use api_types::names::{annotations, finalizers, labels};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
@@ -48,6 +51,11 @@ impl User {
             }
             Act::Resize { pool, capacity } => {
                 let patch = json!({"spec": {"capacitySpec": capacity_spec(capacity)}});
+                self.pools().patch(&pool_name(pool), &merge, &Patch::Merge(&patch)).await?;
+            }
+            Act::Pace { pool, at_once } => {
+                let most = [json!(null), json!(1), json!("50%"), json!("100%")][usize::from(at_once % 4)].clone();
+                let patch = json!({"spec": {"updateStrategy": {"maxUnavailable": most}}});
                 self.pools().patch(&pool_name(pool), &merge, &Patch::Merge(&patch)).await?;
             }
             Act::EditTemplate { pool, image } => {
@@ -98,6 +106,14 @@ impl User {
             _ => {}
         }
         Ok(())
+    }
+
+    /// UIDs of the BatchSandboxes of which an Event says how they ended.
+    pub async fn remembered(&self) -> kube::Result<BTreeSet<String>> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), "default");
+        let last = events.list(&ListParams::default()).await?.items.into_iter();
+        let last = last.filter(|event| event.action.as_deref() == Some(TERMINATED));
+        Ok(last.filter_map(|event| event.involved_object.uid).collect())
     }
 
     async fn nth_pod(&self, nth: u8) -> kube::Result<Option<String>> {

@@ -160,6 +160,33 @@ pub struct BatchSandboxStatus {
     /// Ours: when the controller saw this object first; `metadata.creationTimestamp` has whole seconds only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_at: Option<MicroTime>,
+    /// Ours: why it failed, as far as anybody saw; absent while it has not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub termination: Option<Termination>,
+}
+
+/// How a sandbox, or the pod of one, ended. The same stands, as JSON, in annotation
+/// `sandbox.opensandbox.io/termination` of the last Event about a sandbox that is gone, whose `action` is `Terminated`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Termination {
+    /// One word: `OOMKilled`, `ContainerRestarted`, `PodDeleted`, `Evicted`, `TASK_FAILED` and so on; of a sandbox that
+    /// did not fail `Deleted` or `Expired`.
+    pub reason: String,
+    /// One sentence.
+    pub message: String,
+    /// Container that ended, where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// Its exit code, or that of the entrypoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Signal that ended it, where Kubernetes names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// When it ended, or was seen to have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Time>,
 }
 
 /// Where a BatchSandbox is in its life.

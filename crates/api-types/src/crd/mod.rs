@@ -12,7 +12,7 @@ mod snapshot;
 
 pub use batch::{
     BatchPhase, BatchSandbox, BatchSandboxSpec, BatchSandboxStatus, ClaimSpec, Grant, GrantState, PodNames, TaskSpec,
-    TaskTemplate,
+    TaskTemplate, Termination,
 };
 pub use conditions::{Condition, ConditionStatus, set_condition};
 pub use daemons::{Daemons, keyed_template};

@@ -6,8 +6,8 @@ use api_types::crd::{BatchPhase, BatchSandboxStatus, Condition, Grant, GrantStat
 
 use super::batch::{Mode, OnLoss, entrypoint_end, gave_up, needed, on_loss, pool_of};
 use super::tasks::{self, Counters, TaskState, ended};
-use super::{Note, conditions};
-use crate::world::{BatchSnapshot, PodView, Shortage, Trouble};
+use super::{Note, conditions, obituary};
+use crate::world::{BatchSnapshot, Exit, PodView, Shortage, Trouble};
 
 /// Condition types that are written here.
 const OURS: [&str; 5] = ["Ready", "Progressing", "PodFailed", "PoolAllocationPending", "InvalidSpec"];
@@ -58,8 +58,11 @@ pub(super) fn compute(
         }
         _ => {}
     }
+    let mut termination = None;
     if let Some(trouble) = &failed {
-        let trouble = conditions::steady(&old.conditions, "PodFailed", trouble);
+        let said = conditions::steady(&old.conditions, "PodFailed", trouble);
+        let trouble = said.with_exit(trouble.exit.clone());
+        termination = Some(obituary::of_failure(&trouble, old.termination.as_ref(), s.now));
         new.push(Condition::holds("PodFailed", &trouble.reason, &trouble.message, now.clone()));
     }
     if let Mode::Invalid(trouble) = mode {
@@ -85,6 +88,7 @@ pub(super) fn compute(
         conditions: conditions::replace(&old.conditions, &OURS, new),
         grants: grants.to_vec(),
         observed_at: old.observed_at.clone(),
+        termination,
     }
 }
 
@@ -190,7 +194,7 @@ fn failure(
                 let pod = s.pods.get(last.pod_uid.as_str());
                 let message = format!("pod {} is gone", last.pod);
                 let words = pod.map_or_else(|| Trouble::new("", &message), |p| p.epitaph("", &message));
-                Some(Trouble::new(reason, words.message))
+                Some(Trouble::new(reason, words.message).with_exit(words.exit))
             });
         }
     }
@@ -201,7 +205,8 @@ fn failure(
         let words = entrypoint_end(s, grant).map(|(code, output)| {
             let output = output.trim_end();
             let tail = if output.is_empty() { String::new() } else { format!(": {output}") };
-            Trouble::new(TASK_FAILED, format!("the entrypoint ended with exit code {code}{tail}"))
+            let exit = Exit { container: None, code, signal: None, at: None };
+            Trouble::new(TASK_FAILED, format!("the entrypoint ended with exit code {code}{tail}")).with_exit(Some(exit))
         });
         return words
             .or_else(|| said(TASK_FAILED))

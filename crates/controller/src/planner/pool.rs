@@ -222,6 +222,39 @@ mod tests {
         panic!("never at rest: {counts:?}");
     }
 
+    /// Rolls a pool of `ready` old pods to its end; the fewest ready ones on the way, and the steps it took.
+    fn rolled(capacity: Capacity, pacing: Option<&IntOrString>, held: usize, ready: usize) -> (usize, usize) {
+        let (mut old, mut new, mut filling, mut least) = (ready, 0, false, ready);
+        for step in 0..2_000 {
+            let counts = Counts { ready: old + new, held, outdated: old, ..Counts::default() };
+            let plan = size(&capacity, None, &counts, 0, filling);
+            filling = plan.filling;
+            let gone = replaceable(pacing, &counts, plan.desired).min(old);
+            let surplus = plan.shrink.saturating_sub(gone);
+            if gone == 0 && plan.create == 0 && surplus == 0 {
+                assert_eq!(old, 0, "it is stuck: {counts:?} {plan:?}");
+                return (least, step);
+            }
+            old -= gone;
+            let surplus_old = surplus.min(old);
+            old -= surplus_old;
+            new -= surplus - surplus_old;
+            least = least.min(old + new);
+            // What was created now is ready at the next look; what was deleted is gone.
+            new += plan.create;
+        }
+        panic!("never at rest");
+    }
+
+    #[test]
+    fn a_rolling_update_keeps_most_of_the_buffer() {
+        let seed = capacity(10, 50, 10, 200);
+        assert_eq!(rolled(seed, None, 0, 30).0, 22, "25% of 30, rounded up, at once");
+        assert_eq!(rolled(seed, Some(&IntOrString::Int(1)), 0, 30).0, 29);
+        assert_eq!(rolled(seed, Some(&IntOrString::String("100%".into())), 0, 30).0, 0);
+        assert_eq!(rolled(capacity(4, 4, 0, 4), None, 0, 4).0, 3, "a full pool has to delete before it creates");
+    }
+
     proptest! {
         #[test]
         fn creation_never_takes_a_pool_above_its_max(
@@ -235,6 +268,16 @@ mod tests {
             prop_assert!(plan.create == 0 || counts.existing() + plan.create <= pmax);
             prop_assert!(plan.create == 0 || plan.shrink == 0, "never both at once");
             prop_assert!(plan.shrink <= ready + starting, "only free pods go");
+        }
+
+        #[test]
+        fn a_rolling_update_ends(
+            (bmin, bmax, pmin, pmax) in (0usize..20, 0usize..20, 0usize..20, 0usize..60),
+            held in 0usize..20, ready in 0usize..40, at_once in 0i32..9,
+        ) {
+            let capacity = capacity(bmin.min(bmax), bmax, pmin.min(pmax), pmax);
+            let ready = ready.min(pmax.saturating_sub(held));
+            rolled(capacity, Some(&IntOrString::Int(at_once)), held, ready);
         }
 
         #[test]

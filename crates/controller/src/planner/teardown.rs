@@ -9,6 +9,7 @@ use api_types::names::finalizers;
 use jiff::{SignedDuration, Timestamp};
 
 use super::batch::{Action, BatchPlan, TaskWatch, pool_of};
+use super::obituary;
 use crate::guard::{Guard, stands};
 use crate::world::{BatchSnapshot, TasksSeen};
 
@@ -49,6 +50,8 @@ pub fn plan(s: &BatchSnapshot) -> BatchPlan {
     let left: Vec<String> =
         finalizers.into_iter().filter(|f| f != finalizers::TASK_CLEANUP && f != finalizers::POOL_ALLOCATION).collect();
     if left.len() != meta.finalizers.as_ref().map_or(0, Vec::len) {
+        // Before the object can go: afterwards nobody would know.
+        plan.actions.push(Action::Note(obituary::last_word(&s.batch, s.now)));
         plan.actions.push(Action::Finalizers(left));
     }
     plan

@@ -23,7 +23,7 @@ pub(crate) use inherited::is_inherited;
 use jiff::Timestamp;
 use lists::Lists;
 pub use lists::Scope;
-pub use pod::{Claimant, Owner, Phase, PodView, Start, Trouble};
+pub use pod::{Claimant, Exit, Owner, Phase, PodView, Start, Trouble};
 pub use pools::{PoolEntry, PoolMemory, PoolSnapshot, Template};
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 pub use shelf::{Class, Shelf};

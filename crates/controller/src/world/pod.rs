@@ -46,12 +46,34 @@ pub struct Trouble {
     pub reason: String,
     /// One sentence.
     pub message: String,
+    /// How a container ended, where that is the trouble.
+    pub exit: Option<Exit>,
+}
+
+/// How a container, or an entrypoint, ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// The container, where it was one.
+    pub container: Option<String>,
+    /// Exit code.
+    pub code: i32,
+    /// Signal, where Kubernetes names it.
+    pub signal: Option<i32>,
+    /// When.
+    pub at: Option<Timestamp>,
 }
 
 impl Trouble {
     /// Both parts.
     pub fn new(reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { reason: reason.into(), message: message.into() }
+        Self { reason: reason.into(), message: message.into(), exit: None }
+    }
+
+    /// The same with how something ended.
+    #[must_use]
+    pub fn with_exit(mut self, exit: Option<Exit>) -> Self {
+        self.exit = exit.or(self.exit);
+        self
     }
 }
 
@@ -179,7 +201,9 @@ impl PodView {
         let init = status.init_container_statuses.as_deref().unwrap_or_default();
         let pod_trouble =
             status.reason.clone().map(|reason| Trouble::new(reason, status.message.clone().unwrap_or_default()));
-        let ended = pod_trouble.or(disruption).or_else(|| containers.iter().chain(init).find_map(ended));
+        let container = containers.iter().chain(init).find_map(ended);
+        let exit = container.as_ref().and_then(|trouble| trouble.exit.clone());
+        let ended = pod_trouble.or(disruption).map(|trouble| trouble.with_exit(exit)).or(container);
         Some(Self {
             namespace: meta.namespace.as_deref().unwrap_or_default().into(),
             name: meta.name.as_deref().unwrap_or_default().into(),
@@ -316,7 +340,13 @@ fn ended(container: &ContainerStatus) -> Option<Trouble> {
     if let Some(text) = end.message.as_deref().filter(|t| !t.is_empty()) {
         message.push_str(&format!(": {text}"));
     }
-    Some(Trouble::new(reason, message))
+    let exit = Exit {
+        container: Some(container.name.clone()),
+        code: end.exit_code,
+        signal: end.signal,
+        at: end.finished_at.as_ref().map(|t| t.0),
+    };
+    Some(Trouble::new(reason, message).with_exit(Some(exit)))
 }
 
 #[cfg(test)]
@@ -338,7 +368,8 @@ mod tests {
         let seen = pod(serde_json::json!({"phase": "Running", "containerStatuses": [
             {"name": "c", "image": "i", "imageID": "", "ready": true, "restartCount": 1, "lastState": killed}]}));
         assert_eq!(seen.restarts, 1);
-        assert_eq!(seen.ended.unwrap().reason, "OOMKilled");
+        let ended = seen.ended.unwrap();
+        assert_eq!((ended.reason.as_str(), ended.exit.unwrap().code), ("OOMKilled", 137));
     }
 
     #[test]
