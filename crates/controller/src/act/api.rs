@@ -180,7 +180,7 @@ impl Writer {
     ) -> Result<BatchSandbox, ActError> {
         let namespace = batch.metadata.namespace.as_deref().unwrap_or_default();
         let name = batch.metadata.name.as_deref().unwrap_or_default();
-        let grants = status.grants.len();
+        let (grants, terminated) = (status.grants.len(), status.termination.is_some());
         let mut wanted = BatchSandbox { status: Some(status), ..batch.clone() };
         if !stands(Guard::StatusVersion) {
             wanted.metadata.resource_version = None;
@@ -190,6 +190,10 @@ impl Writer {
         // A CRD without our fields lets the API server drop them silently: then no grant would ever be durable.
         if written.status.as_ref().map_or(0, |s| s.grants.len()) != grants {
             return Err(ActError::OldCrd { crd: "batchsandboxes.sandbox.opensandbox.io", field: "status.grants" });
+        }
+        // The same write would be tried for ever.
+        if terminated && written.status.as_ref().is_none_or(|s| s.termination.is_none()) {
+            return Err(ActError::OldCrd { crd: "batchsandboxes.sandbox.opensandbox.io", field: "status.termination" });
         }
         Ok(written)
     }
