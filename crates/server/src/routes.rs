@@ -165,10 +165,8 @@ const PAGE: Parameter = ("page", "Page, from 1.", || json!({"type": "integer", "
 const PAGE_SIZE: Parameter =
     ("pageSize", "Items a page.", || json!({"type": "integer", "minimum": 1, "maximum": 200, "default": 20}));
 const SCOPE_WORDS: &str = "What to look at; without it the answer is plain text.";
-const LOG_SCOPE: Parameter =
-    ("scope", SCOPE_WORDS, || json!({"type": "string", "enum": sandboxes::diagnostics::LOG_SCOPES}));
-const EVENT_SCOPE: Parameter =
-    ("scope", SCOPE_WORDS, || json!({"type": "string", "enum": sandboxes::diagnostics::EVENT_SCOPES}));
+const LOG_SCOPE: Parameter = ("scope", SCOPE_WORDS, || json!({"type": "string", "enum": diagnostics::LOG_SCOPES}));
+const EVENT_SCOPE: Parameter = ("scope", SCOPE_WORDS, || json!({"type": "string", "enum": diagnostics::EVENT_SCOPES}));
 const IDEMPOTENCY: Parameter = (
     "Idempotency-Key",
     "Same key, same sandbox, over restarts and replicas.",
