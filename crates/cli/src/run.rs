@@ -55,6 +55,8 @@ pub async fn run(globals: &Globals, options: Options) -> Result<ExitCode> {
         (None, Some((image, words))) if !words.is_empty() => (client.sandbox(image), words),
         _ => bail!("there is no command; write osb run IMAGE COMMAND or osb run --pool NAME COMMAND"),
     };
+    // What stands after the image belongs to the command, but for the mark that says so.
+    let words = words.strip_prefix(&["--".to_owned()]).unwrap_or(words);
     for (name, quantity) in options.resource {
         builder = builder.resource(name, quantity);
     }

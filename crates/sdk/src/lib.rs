@@ -22,6 +22,8 @@
 //! Every call has a deadline. Dropping a future cancels the call and leaves nothing half done on
 //! this side; a sandbox whose `create` is dropped after it was made is killed in the background.
 
+#[cfg(feature = "blocking")]
+pub mod blocking;
 mod body;
 mod builder;
 mod client;
