@@ -177,16 +177,25 @@ impl Bound {
         });
         tracing::info!(port, "execd serves");
         let served = axum::serve(listener, make).with_graceful_shutdown(stop.clone().cancelled_owned());
-        let late = async {
+        let mut served = std::pin::pin!(served.into_future());
+        let ended = async {
             stop.cancelled().await;
             app.end(self.grace).await;
-            // Time for the ends to be sent.
-            tokio::time::sleep(LAST_WORDS).await;
         };
         tokio::select! {
-            result = served.into_future() => result.map_err(ServeError::Serve),
-            () = late => Ok(()),
+            result = &mut served => {
+                result.map_err(ServeError::Serve)?;
+                // Nobody is connected; what runs is ended all the same.
+                if stop.is_cancelled() {
+                    app.end(self.grace).await;
+                }
+            }
+            () = ended => {
+                // Time for the ends to be sent.
+                let _ = tokio::time::timeout(LAST_WORDS, served).await;
+            }
         }
+        Ok(())
     }
 }
 

@@ -176,6 +176,32 @@ async fn a_stop_lets_streams_tell_their_end() {
     assert!(execd.client.get(execd.url("/ping")).send().await.is_err(), "and nobody new is let in");
 }
 
+#[tokio::test]
+async fn a_stop_ends_what_runs_though_nobody_is_connected() {
+    let mut execd = Execd::open();
+    execd.client = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
+    let pid = execd.path("pid");
+    let command = format!("echo $$ > {}; exec sleep 1000", pid.display());
+    execd.run(&json!({"command": command, "background": true})).await;
+    let written = async {
+        loop {
+            if let Ok(number) = std::fs::read_to_string(&pid).unwrap_or_default().trim().parse::<i32>() {
+                return number;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let number = tokio::time::timeout(DEADLINE, written).await.unwrap();
+    let daemon = nix::unistd::Pid::from_raw(execd.pid().cast_signed());
+    nix::sys::signal::kill(daemon, nix::sys::signal::Signal::SIGTERM).unwrap();
+    let gone = async {
+        while common::alive(number) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, gone).await.expect("it is ended with the daemon");
+}
+
 #[test]
 fn as_pid_1_it_reaps_and_passes_signals_on() {
     let unshare = |args: &[&str]| {
