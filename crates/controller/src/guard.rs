@@ -44,6 +44,8 @@ pub enum Guard {
     Restarted,
     /// A promise that is given back is asked for anew.
     PromiseAgain,
+    /// A pod that is about to be deleted is promised to nobody.
+    DoomedFirst,
     /// A promised pod is looked at again before it is granted.
     PromiseChecked,
     /// A pod that is given back is deleted first.
@@ -127,6 +129,7 @@ mod mutant {
         (Guard::ForeignMark, "a pod that another's label names is never offered"),
         (Guard::Restarted, "a pod whose containers were restarted is never offered"),
         (Guard::PromiseAgain, "a promise that is given back is asked for anew"),
+        (Guard::DoomedFirst, "a pod that is about to be deleted is promised to nobody"),
         (Guard::PromiseChecked, "a promised pod is looked at again before it is granted"),
         (Guard::ReleaseProtocol, "a pod that is given back is deleted first"),
         (Guard::PoolMax, "`poolMax` bounds what exists"),

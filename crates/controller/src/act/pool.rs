@@ -38,7 +38,12 @@ pub(super) async fn reconcile(ctx: &Arc<Context>, name: &ObjectName) -> Result<O
     for note in plan.notes {
         ctx.notes.tell(&subject, note);
     }
-    let deletions: Vec<_> = plan.delete.into_iter().map(|(pod, why)| delete_pod(ctx, pod, why)).collect();
+    // One that was promised since the plan was made is left to whom it was promised.
+    let doomed = ctx.update(|world| {
+        let goes = |(pod, _): &(PodView, &'static str)| world.doom(&pod.uid);
+        plan.delete.into_iter().filter(goes).collect::<Vec<_>>()
+    });
+    let deletions: Vec<_> = doomed.into_iter().map(|(pod, why)| delete_pod(ctx, pod, why)).collect();
     let creations: Vec<_> = (0..create).map(|_| create_pod(ctx, &snapshot, &subject)).collect();
     let status = async {
         match plan.status {

@@ -328,6 +328,20 @@ impl World {
         }
     }
 
+    /// The pod is about to be deleted: from now on nobody gets it. `false` when somebody has it already.
+    pub fn doom(&mut self, uid: &str) -> bool {
+        let Some(entry) = self.pods.get_mut(uid) else { return true };
+        if entry.class == Some(Class::Held) {
+            return false;
+        }
+        if !entry.dirty && stands(Guard::DoomedFirst) {
+            entry.dirty = true;
+            let uid = entry.view.uid.clone();
+            self.refile(&uid);
+        }
+        true
+    }
+
     /// Puts a pod where it belongs among its pool's pods, and looks whether somebody waits for it.
     fn refile(&mut self, uid: &Uid) {
         let Some(entry) = self.pods.get(uid) else { return };

@@ -313,3 +313,16 @@ fn pods_of_the_new_revision_are_given_first() {
     assert_eq!(reserved(&world, "x"), ["b"]);
     assert_eq!(reserved(&world, "y"), ["a"]);
 }
+
+#[test]
+fn a_pod_about_to_be_deleted_is_promised_to_nobody_and_a_promised_one_stays() {
+    let mut world = world();
+    world.apply_pool(pool("p", 9));
+    world.apply_pod(pod("a", 1, |_| {}));
+    assert!(world.doom("a"));
+    world.apply_batch(batch("x", 2, json!([])));
+    assert!(reserved(&world, "x").is_empty());
+    world.apply_pod(pod("b", 3, |_| {}));
+    assert_eq!(reserved(&world, "x"), ["b"]);
+    assert!(!world.doom("b"));
+}
