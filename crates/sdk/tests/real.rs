@@ -1,5 +1,7 @@
 //! Against the real daemon: streams over connections that are cut, sessions, terminals, ports, directories, changes.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},

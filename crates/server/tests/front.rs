@@ -106,7 +106,7 @@ async fn the_sdks_report_is_taken() {
 #[tokio::test]
 async fn an_open_server_stays_on_loopback() {
     let world = World::new().await;
-    let server = server::Server::new(world.client.clone(), server::Config::default());
+    let server = Server::new(world.client.clone(), Config::default());
     let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
     let refused = server.serve(listener, tokio_util::sync::CancellationToken::new()).await.unwrap_err();
     assert!(matches!(refused, server::ServeError::OpenToTheNetwork(_)));

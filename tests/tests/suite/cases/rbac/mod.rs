@@ -33,6 +33,12 @@ impl std::fmt::Display for Right {
 /// What is granted although a run does not use it: account, verb, resource, why.
 const KEPT: &[(&str, &str, &str, &str)] = &[
     ("opensandbox-controller-manager", "get", "pods", "settles a write whose answer was lost, which few runs have"),
+    (
+        "opensandbox-controller-manager",
+        "get",
+        "pools.sandbox.opensandbox.io",
+        "reads a pool again after a conflict, which few runs have",
+    ),
     ("opensandbox-controller-manager", "patch", "events", "counts an event that repeats, which few runs have"),
 ];
 
