@@ -133,7 +133,8 @@ pub fn size(
         create: missing.min(room).min(limit),
         shrink: schedulable.saturating_sub(desired).min(counts.ready + counts.starting),
         desired,
-        filling,
+        // The last ones replaced are made up for too, when no old one is left to tell of it.
+        filling: filling || counts.outdated > 0,
         at_capacity: uncapped > capacity.pool_max,
     }
 }
@@ -233,6 +234,7 @@ mod tests {
             let surplus = plan.shrink.saturating_sub(gone);
             if gone == 0 && plan.create == 0 && surplus == 0 {
                 assert_eq!(old, 0, "it is stuck: {counts:?} {plan:?}");
+                assert!(new >= capacity.middle().min(ready) || held + new >= capacity.pool_max, "{counts:?} {plan:?}");
                 return (least, step);
             }
             old -= gone;
