@@ -108,6 +108,10 @@ pub(crate) fn empty(core: &Core, name: &str) {
         list.retain(|f| f != "kubernetes");
     }
     let gone = crate::verbs::update::is_deleted_by(&last);
+    // Others hold it. Writing it as it stands would only bring us here again, without end.
+    if !gone && last == stored.value {
+        return;
+    }
     let write = if gone { Write::Remove(last) } else { Write::Put(last) };
     // The check runs under the lock: nobody can slip an object in between it and the removal.
     let result = core.store.write(&key(name), Expect::Version(stored.rv), write, |state| {
