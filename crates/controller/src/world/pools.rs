@@ -27,6 +27,31 @@ pub enum Template {
     Malformed(String),
 }
 
+impl Template {
+    /// Its revision, while it can be used.
+    fn revision(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Usable { revision, .. } => Some(revision),
+            Self::Malformed(_) => None,
+        }
+    }
+
+    /// The same template by another name.
+    fn called(self, name: Option<Arc<str>>) -> Self {
+        match (self, name) {
+            (Self::Usable { template, .. }, Some(revision)) => Self::Usable { template, revision },
+            (same, _) => same,
+        }
+    }
+}
+
+/// How the last controller called the template that the pool still has. Another one reckons revisions another way, and
+/// every idle pod would be replaced when it is followed.
+fn inherited_revision(pool: &Pool) -> Option<Arc<str>> {
+    let status = pool.status.as_ref().filter(|s| !s.revision.is_empty())?;
+    (Some(status.observed_generation) == pool.metadata.generation).then(|| status.revision.as_str().into())
+}
+
 /// What is remembered about a pool.
 #[derive(Debug, Clone, Default)]
 pub struct PoolMemory {
@@ -55,6 +80,8 @@ pub struct PoolEntry {
     pub(super) version: u64,
     pub(super) round: u64,
     template: Template,
+    /// Revision that the template has by our reckoning; an inherited pool may call it by another name.
+    reckoned: Option<Arc<str>>,
     /// What is remembered.
     pub memory: PoolMemory,
 }
@@ -88,10 +115,7 @@ pub struct PoolSnapshot {
 impl PoolEntry {
     /// Revision of the template, while it can be used.
     fn revision(&self) -> Option<&str> {
-        match &self.template {
-            Template::Usable { revision, .. } => Some(revision),
-            Template::Malformed(_) => None,
-        }
+        self.template.revision().map(AsRef::as_ref)
     }
 }
 
@@ -115,19 +139,27 @@ impl World {
             }
             return;
         }
-        let (template, memory) = match previous {
+        let (template, reckoned, memory) = match previous {
             Some(entry) if entry.object.metadata.generation == pool.metadata.generation => {
-                (entry.template.clone(), entry.memory.clone())
+                (entry.template.clone(), entry.reckoned.clone(), entry.memory.clone())
             }
             Some(entry) => {
                 // A new spec deserves a new try.
                 let memory = PoolMemory { false_starts: 0, refusals: 0, create_after: None, ..entry.memory.clone() };
-                (template::read(&pool), memory)
+                let template = template::read(&pool);
+                let reckoned = template.revision().cloned();
+                let same = entry.template.revision().filter(|_| entry.reckoned == reckoned).cloned();
+                (template.called(same), reckoned, memory)
             }
-            None => (template::read(&pool), PoolMemory::default()),
+            None => {
+                let template = template::read(&pool);
+                let reckoned = template.revision().cloned();
+                (template.called(inherited_revision(&pool)), reckoned, PoolMemory::default())
+            }
         };
         let is_new_spec = previous_generation(self.pools.get(&uid)) != pool.metadata.generation;
-        let entry = PoolEntry { name: name.clone(), object: Arc::new(pool), version, round, template, memory };
+        let entry =
+            PoolEntry { name: name.clone(), object: Arc::new(pool), version, round, template, reckoned, memory };
         self.pools.insert(uid.clone(), entry);
         self.pool_names.insert(name.clone(), uid.clone());
         self.touched.insert(Key::Pool(name.clone()));
