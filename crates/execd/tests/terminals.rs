@@ -250,7 +250,7 @@ async fn what_cannot_be() {
     let execd = Execd::with(&[("EXECD_MAX_SESSIONS", "1")]);
     assert_eq!(code(execd.post("/pty", &json!({"cols": 5})).await).await.0, 400);
     assert_eq!(code(execd.post("/pty", &json!({"cwd": 1})).await).await.0, 400);
-    assert_eq!(code(execd.post("/pty", &json!({"cwd": "/etc/passwd/x"})).await).await.0, 500);
+    assert_eq!(code(execd.post("/pty", &json!({"cwd": "/etc/passwd/x"})).await).await.0, 400);
     let id = terminal(&execd, &Value::Null).await;
     assert_eq!(code(execd.post("/pty", &json!({})).await).await, (429, "TOO_MANY_SESSIONS".into()));
     assert_eq!(code(execd.get(&format!("/pty/{id}/ws")).await).await, (400, "INVALID_REQUEST_BODY".into()));

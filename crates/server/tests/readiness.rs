@@ -45,15 +45,17 @@ async fn missing_definitions_rights_and_servers_are_named() {
         world.another(tampered(world.client.clone(), fate), |config| config.namespace = "team-a".to_owned()).await
     };
     let crds = start(|r| if r.uri().path().contains("/pools") { Fate::Refuse(404, "NotFound") } else { Fate::Pass });
-    let (status, text) = report(&world, crds.await, "[-] pools: the resource").await;
+    let (status, text) = report(&world, crds.await, "[-] pools: the CRD").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-    assert!(text.contains("pools.sandbox.opensandbox.io") && text.contains("CustomResourceDefinitions"), "{text}");
+    assert!(text.contains("pools.sandbox.opensandbox.io") && text.contains("charts/opensandbox/crds"), "{text}");
 
     let rights = start(|r| match r.uri().path() {
         path if path.contains("/batchsandboxes") => Fate::Refuse(403, "Forbidden"),
         _ => Fate::Pass,
     });
-    let (_, text) = report(&world, rights.await, "[-] batchsandboxes: not allowed").await;
+    let (_, text) =
+        report(&world, rights.await, "[-] batchsandboxes: batchsandboxes.sandbox.opensandbox.io in namespace team-a")
+            .await;
     assert!(text.contains("in namespace team-a"), "{text}");
 
     let away = start(|_| Fate::Refuse(503, "ServiceUnavailable"));

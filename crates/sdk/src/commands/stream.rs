@@ -265,11 +265,11 @@ impl Drop for EventStream {
     fn drop(&mut self) {
         let source = std::mem::replace(&mut self.source, Source::None);
         let (Source::Body(mut body), true) = (source, self.finished) else { return };
+        // Outside a runtime a body cannot be read: the connection ends with it.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         // A connection whose answer was read to its end is used again.
         let mut drained = Box::pin(async move { while let Some(Ok(_)) = body.next().await {} });
-        if drained.as_mut().now_or_never().is_none()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
+        if drained.as_mut().now_or_never().is_none() {
             drop(runtime.spawn(tokio::time::timeout(DRAIN, drained)));
         }
     }
