@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod evidence;
+pub mod execd;
 pub mod ground;
 pub mod platform;
 pub mod watch;

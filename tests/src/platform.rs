@@ -49,14 +49,7 @@ pub fn binaries() -> Result<&'static Path> {
 /// would have most dependencies compiled once more.
 fn build() -> Result<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut cargo = Command::new(env!("CARGO"));
-    // What cargo told us of this package would have build scripts that watch these variables run again.
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
-            cargo.env_remove(name);
-        }
-    }
-    let status = cargo
+    let status = programs::cargo(env!("CARGO"))
         .args(["build", "--quiet", "--workspace", "--bin", "osb", "--bin", "execd", "--bin", "task-executor"])
         .current_dir(root)
         .status()

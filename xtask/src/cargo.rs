@@ -14,15 +14,8 @@ pub fn root() -> PathBuf {
 
 /// A cargo command in the workspace's root. Its progress goes where ours goes.
 pub fn cargo(arguments: &[&str]) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = programs::cargo(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(root());
-    // What cargo told us of our own package is not for the next one: build scripts that watch these variables (ring's
-    // does) would run again, and what depends on them be compiled again, each time somebody else calls cargo.
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
-            command.env_remove(name);
-        }
-    }
     command
 }
 

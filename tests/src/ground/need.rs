@@ -1,6 +1,7 @@
 //! What a case needs beyond a platform, and why a ground cannot give it.
 
-use super::tool::has;
+use programs::has;
+
 use crate::platform::missing;
 
 /// Something that not every ground has.

@@ -1,9 +1,9 @@
 //! Programs that the suite runs beside the platform.
 
-use std::io::Write as _;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 
 use anyhow::{Context as _, Result, ensure};
+use programs::Ran;
 
 /// What a program said and how it ended.
 #[derive(Debug)]
@@ -34,29 +34,12 @@ impl Said {
 
 /// Runs a program with what it reads from its standard input.
 pub fn says(command: &mut Command, stdin: &str) -> Result<Said> {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let line = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
-    let name = command.get_program().to_string_lossy().into_owned();
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot start {name}"))?;
-    // What is written stays below a pipe's size or is read before anything is printed.
-    if let Some(mut pipe) = child.stdin.take() {
-        pipe.write_all(stdin.as_bytes()).with_context(|| format!("{name} does not read"))?;
-    }
-    let output = child.wait_with_output().with_context(|| format!("cannot wait for {name}"))?;
+    let Ran { line, output, read } = programs::run(command, stdin)?;
+    read.with_context(|| format!("{line} does not read"))?;
     Ok(Said {
         line,
         status: output.status,
         out: String::from_utf8_lossy(&output.stdout).into_owned(),
         err: String::from_utf8_lossy(&output.stderr).into_owned(),
     })
-}
-
-/// Whether a program is on the path.
-pub fn has(program: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }

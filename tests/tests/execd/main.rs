@@ -5,65 +5,36 @@ mod compatibility;
 #[path = "../suite/venv.rs"]
 mod venv;
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+
+use e2e::execd::Execd;
 
 /// The npm package, in the version that is tested.
 const NPM: &str = "@alibaba-group/opensandbox@0.1.11";
 /// Bytes of the stripped release binary that are aimed at; a tenth more is too much.
 const SIZE: u64 = 8 << 20;
 
-struct Execd {
-    child: Child,
-    address: String,
-    dir: tempfile::TempDir,
+fn start() -> Execd {
+    let binaries = e2e::platform::binaries().expect("the platform's binaries");
+    Execd::start(&binaries.join("execd")).expect("execd starts")
 }
 
-impl Drop for Execd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Execd {
-    fn start() -> Self {
-        let binary = e2e::platform::binaries().expect("the platform's binaries").join("execd");
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let dir = tempfile::tempdir().unwrap();
-        let mut command = Command::new(binary);
-        command.arg(format!("--port={port}")).current_dir(dir.path()).stdin(Stdio::null()).stderr(Stdio::null());
-        for name in ["OPENSANDBOX_DAEMON_KEY", "OPENSANDBOX_POD_UID", "EXECD_ACCESS_TOKEN"] {
-            command.env_remove(name);
-        }
-        command.env("OPENSANDBOX_STATE_DIR", dir.path().join("state")).env("EXECD_ENVS", dir.path().join("envs"));
-        let child = command.spawn().unwrap();
-        let until = Instant::now() + Duration::from_secs(30);
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < until, "execd does not come up");
-            std::thread::yield_now();
-        }
-        Self { child, address: format!("127.0.0.1:{port}"), dir }
-    }
-
-    /// Its address as it is, and through its own proxy, each with a directory that others may enter.
-    fn ways(&self) -> [(String, PathBuf); 2] {
-        let open = |path: &Path| {
-            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-            std::fs::set_permissions(path, mode).unwrap();
-        };
-        open(self.dir.path());
-        let port = self.address.rsplit(':').next().unwrap();
-        let both = [("direct", self.address.clone()), ("proxied", format!("{}/proxy/{port}", self.address))];
-        both.map(|(name, address)| {
-            let dir = self.dir.path().join(name);
-            std::fs::create_dir(&dir).unwrap();
-            open(&dir);
-            (address, dir)
-        })
-    }
+/// Its address as it is, and through its own proxy, each with a directory that others may enter.
+fn ways(execd: &Execd) -> [(String, PathBuf); 2] {
+    let open = |path: &Path| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(path, mode).unwrap();
+    };
+    open(execd.dir.path());
+    let (address, port) = (execd.address, execd.address.port());
+    let both = [("direct", address.to_string()), ("proxied", format!("{address}/proxy/{port}"))];
+    both.map(|(name, address)| {
+        let dir = execd.dir.path().join(name);
+        std::fs::create_dir(&dir).unwrap();
+        open(&dir);
+        (address, dir)
+    })
 }
 
 fn passes(mut command: Command) -> String {
@@ -83,8 +54,8 @@ fn the_python_sdk_unchanged() {
             return;
         }
     };
-    let execd = Execd::start();
-    let [direct, proxied] = execd.ways().map(|(address, dir)| {
+    let execd = start();
+    let [direct, proxied] = ways(&execd).map(|(address, dir)| {
         let mut command = Command::new(&python);
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/execd/python.py")).arg(address).arg(dir);
         passes(command)
@@ -107,8 +78,8 @@ fn the_npm_sdk_unchanged() {
     // Beside its packages, where node looks for them.
     let script = home.join("javascript.mjs");
     std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/execd/javascript.mjs"), &script).unwrap();
-    let execd = Execd::start();
-    let [direct, proxied] = execd.ways().map(|(address, dir)| {
+    let execd = start();
+    let [direct, proxied] = ways(&execd).map(|(address, dir)| {
         let mut command = Command::new("node");
         command.arg(&script).arg(address).arg(dir);
         passes(command)

@@ -2,12 +2,12 @@
 //! only ours has is left out where the answer says so.
 
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
+use e2e::execd::Execd;
 use futures::future::try_join_all;
 use reqwest::multipart::{Form, Part};
 use reqwest::{Client, Response};
@@ -52,34 +52,14 @@ struct Target {
 }
 
 struct Process {
-    child: Child,
-    dir: tempfile::TempDir,
+    execd: Execd,
     binary: PathBuf,
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 impl Process {
-    fn start(binary: &PathBuf, port: u16) -> Result<Self> {
-        let dir = tempfile::tempdir()?;
-        let mut command = Command::new(binary);
-        command.arg(format!("--port={port}")).current_dir(dir.path()).stdin(Stdio::null()).stderr(Stdio::null());
-        command.env("OPENSANDBOX_STATE_DIR", dir.path().join("state"));
-        for name in ["OPENSANDBOX_DAEMON_KEY", "OPENSANDBOX_POD_UID", "EXECD_ACCESS_TOKEN"] {
-            command.env_remove(name);
-        }
-        let child = command.spawn().with_context(|| format!("cannot start {}", binary.display()))?;
-        Ok(Self { child, dir, binary: binary.clone() })
-    }
-
     /// A line of the process's status in the kernel's words.
     fn status(&self, name: &str) -> Result<u64> {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.execd.pid()))?;
         let line = text.lines().find_map(|line| line.strip_prefix(name)).context("the kernel tells no such thing")?;
         Ok(line.trim().trim_end_matches(" kB").trim().parse()?)
     }
@@ -101,8 +81,8 @@ impl Target {
         let (base, process) = match (&options.target, &options.binary) {
             (Some(target), _) => (target.trim_end_matches('/').to_owned(), None),
             (None, Some(binary)) => {
-                let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-                (format!("http://127.0.0.1:{port}"), Some(Process::start(binary, port)?))
+                let execd = Execd::start(binary)?;
+                (format!("http://{}", execd.address), Some(Process { execd, binary: binary.clone() }))
             }
             (None, None) => bail!("give --target or --binary"),
         };
@@ -274,7 +254,7 @@ async fn base64(target: &Target, bytes: u64) -> Result<Option<f64>> {
 
 async fn files(target: &Target, bytes: u64) -> Result<(f64, f64)> {
     let path = match &target.process {
-        Some(process) => process.dir.path().join("file").display().to_string(),
+        Some(process) => process.execd.dir.path().join("file").display().to_string(),
         None => "/tmp/.opensandbox-bench".to_owned(),
     };
     // Not zeros: those would be left out of the file.

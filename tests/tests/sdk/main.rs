@@ -1,19 +1,19 @@
-//! Against the real daemon: streams over connections that are cut, sessions, terminals, ports, directories, changes.
+//! The Rust SDK against the real daemon: streams over connections that are cut, sessions, terminals, ports, directories, changes.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use axum::{Json, Router, routing::get};
+use e2e::execd::Execd;
 use futures::TryStreamExt;
 use opensandbox::{
     AttachTerminal, Client, ConnectionConfig, Error, ErrorCode, Event, FileChange, NewTerminal, PortEvent, RunCommand,
@@ -27,50 +27,21 @@ use tokio::{
 /// Nothing here takes longer.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-struct Execd {
-    child: Child,
-    address: SocketAddr,
-    dir: tempfile::TempDir,
-}
+/// A daemon of the test's own, as built with the platform.
+struct Daemon(Execd);
 
-impl Drop for Execd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Execd {
-    /// The one that was built beside this test, if it was.
-    fn start() -> Option<Self> {
-        let binary = std::env::current_exe().ok()?.parent()?.parent()?.join("execd");
-        if !binary.exists() {
-            println!("skipped: no execd at {}; build it with cargo build -p execd", binary.display());
-            return None;
-        }
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let dir = tempfile::tempdir().unwrap();
-        let mut command = Command::new(binary);
-        command.arg(format!("--port={port}")).current_dir(dir.path()).stdin(Stdio::null()).stderr(Stdio::null());
-        for name in ["OPENSANDBOX_DAEMON_KEY", "OPENSANDBOX_POD_UID", "EXECD_ACCESS_TOKEN"] {
-            command.env_remove(name);
-        }
-        command.env("OPENSANDBOX_STATE_DIR", dir.path().join("state")).env("EXECD_ENVS", dir.path().join("envs"));
-        let child = command.spawn().unwrap();
-        let until = Instant::now() + DEADLINE;
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < until, "execd does not come up");
-            std::thread::yield_now();
-        }
-        Some(Self { child, address: ([127, 0, 0, 1], port).into(), dir })
+impl Daemon {
+    fn start() -> Self {
+        let binaries = e2e::platform::binaries().expect("the platform's binaries");
+        Self(Execd::start(&binaries.join("execd")).expect("execd starts"))
     }
 
     fn path(&self, name: &str) -> String {
-        self.dir.path().join(name).display().to_string()
+        self.0.dir.path().join(name).display().to_string()
     }
 
     async fn sandbox(&self) -> Sandbox {
-        sandbox(self.address).await
+        sandbox(self.0.address).await
     }
 }
 
@@ -158,9 +129,9 @@ async fn output(sandbox: &Sandbox, exact: bool) -> (String, String, Option<i32>)
 }
 
 /// Bytes of the answer's head and first event, before which there is nothing to go on from.
-async fn head(execd: &Execd) -> usize {
+async fn head(execd: &Daemon) -> usize {
     let body = r#"{"command":"sleep 1000"}"#;
-    let mut stream = TcpStream::connect(execd.address).await.unwrap();
+    let mut stream = TcpStream::connect(execd.0.address).await.unwrap();
     let request = format!(
         "POST /command HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
@@ -175,7 +146,7 @@ async fn head(execd: &Execd) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_is_cut_anywhere_goes_on_at_the_exact_byte() {
-    let Some(execd) = Execd::start() else { return };
+    let execd = Daemon::start();
     let head = head(&execd).await + 40;
     let (want_out, want_err) = expected();
     let whole = output(&execd.sandbox().await, true).await;
@@ -185,7 +156,7 @@ async fn a_stream_that_is_cut_anywhere_goes_on_at_the_exact_byte() {
     for exact in [true, false] {
         for at in &positions {
             // The first connection, and two that take it up again at other places.
-            let proxy = cutter(execd.address, vec![*at, 600 + at % 97, 700 + at % 53]).await;
+            let proxy = cutter(execd.0.address, vec![*at, 600 + at % 97, 700 + at % 53]).await;
             let sandbox = sandbox(proxy.address).await;
             let (out, err, code) = in_time(output(&sandbox, exact)).await;
             let (out, want) = if exact { (out, want_out.clone()) } else { (out, format!("{want_out}\n")) };
@@ -198,11 +169,11 @@ async fn a_stream_that_is_cut_anywhere_goes_on_at_the_exact_byte() {
 
 #[tokio::test]
 async fn an_outage_that_does_not_end_is_told() {
-    let Some(execd) = Execd::start() else { return };
+    let execd = Daemon::start();
     let head = head(&execd).await;
     // Every later connection breaks before its answer has begun.
     let limits: Vec<usize> = std::iter::once(head + 40).chain(std::iter::repeat_n(10, 10_000)).collect();
-    let proxy = cutter(execd.address, limits).await;
+    let proxy = cutter(execd.0.address, limits).await;
     let listener = sandbox(proxy.address).await;
     let config = listener.client().config().clone().stream_idle_timeout(Duration::from_millis(300));
     let short = Client::new(config).unwrap().attach("s1");
@@ -223,7 +194,7 @@ async fn an_outage_that_does_not_end_is_told() {
 
 #[tokio::test]
 async fn a_command_reads_what_is_given_to_it() {
-    let Some(execd) = Execd::start() else { return };
+    let execd = Daemon::start();
     let commands = execd.sandbox().await.commands();
     let bytes: Vec<u8> = (0..=255).collect();
     let echo = commands.run_with(RunCommand::argv(["cat"]).stdin(&bytes).exact()).await.unwrap();
@@ -238,7 +209,7 @@ async fn a_command_reads_what_is_given_to_it() {
 
 #[tokio::test]
 async fn a_session_keeps_what_was_set() {
-    let Some(execd) = Execd::start() else { return };
+    let execd = Daemon::start();
     let sandbox = execd.sandbox().await;
     let envs = [("NAME".to_owned(), "world".to_owned())].into();
     let session = sandbox.sessions().create_with(Some(&execd.path("made")), &envs).await.unwrap();
@@ -267,7 +238,7 @@ async fn sees(stream: &mut opensandbox::TerminalStream, text: &str) -> String {
 
 #[tokio::test]
 async fn a_terminal_is_left_and_come_back_to() {
-    let Some(execd) = Execd::start() else { return };
+    let execd = Daemon::start();
     let terminals = execd.sandbox().await.terminals();
     let terminal = terminals.create(NewTerminal::new().size(100, 30)).await.unwrap();
     let mut stream = terminal.attach().await.unwrap();
@@ -312,7 +283,7 @@ async fn a_terminal_is_left_and_come_back_to() {
 
 #[tokio::test]
 async fn ports_and_usage_are_told_as_they_change() {
-    let Some(execd) = Execd::start() else { return };
+    let execd = Daemon::start();
     let sandbox = execd.sandbox().await;
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let wanted = listener.local_addr().unwrap().port();
@@ -347,7 +318,7 @@ fn tree(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 
 #[tokio::test]
 async fn a_directory_goes_up_and_comes_down() {
-    let Some(execd) = Execd::start() else { return };
+    let execd = Daemon::start();
     let files = execd.sandbox().await.files();
     let local = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(local.path().join("a/empty")).unwrap();
@@ -372,7 +343,7 @@ async fn a_directory_goes_up_and_comes_down() {
 
 #[tokio::test]
 async fn changes_of_files_are_told() {
-    let Some(execd) = Execd::start() else { return };
+    let execd = Daemon::start();
     let files = execd.sandbox().await.files();
     let dir = execd.path("watched");
     files.mkdir(&dir).await.unwrap();
