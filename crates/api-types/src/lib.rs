@@ -12,6 +12,7 @@ pub mod explain;
 pub mod ids;
 pub mod lifecycle;
 pub mod names;
+pub mod quantity;
 pub mod tasks;
 
 pub use errors::{ErrorBody, ErrorCode};

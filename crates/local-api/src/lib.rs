@@ -19,7 +19,6 @@ mod openapi;
 mod patch;
 mod pods;
 mod protobuf;
-pub mod quantity;
 mod reviews;
 mod schema;
 mod selector;

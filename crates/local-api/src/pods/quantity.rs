@@ -1,8 +1,7 @@
 //! Quantities in pods: checked, and written as Kubernetes writes them.
 
+use api_types::quantity::{amount, split};
 use serde_json::Value;
-
-use crate::quantity::{amount, split};
 
 /// The amount, or `None` when it is no quantity.
 pub(super) fn parse(value: &Value) -> Option<f64> {

@@ -1,7 +1,7 @@
 //! Kubernetes quantities as numbers: `500m`, `1.5`, `256Mi`, `1e3`.
 
+use api_types::quantity::amount;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use local_api::quantity::amount;
 
 /// The quantity in thousandths, rounded up; `None` when it is none.
 pub fn milli(quantity: &Quantity) -> Option<i64> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use api_types::ErrorCode;
 use api_types::crd::{BatchSandbox, Pool};
+use api_types::quantity::amount;
 use parking_lot::Mutex;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -142,30 +143,9 @@ impl Reserved {
 
 /// A Kubernetes quantity in thousandths, rounded up.
 fn quantity(text: &str) -> Option<u64> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, suffix) = text.split_at(end);
-    let number: f64 = number.parse().ok()?;
-    let factor = match suffix {
-        "n" => 1e-9,
-        "u" => 1e-6,
-        "m" => 1e-3,
-        "" => 1.0,
-        "k" => 1e3,
-        "M" => 1e6,
-        "G" => 1e9,
-        "T" => 1e12,
-        "P" => 1e15,
-        "E" => 1e18,
-        "Ki" => 1024.0,
-        "Mi" => 1024f64.powi(2),
-        "Gi" => 1024f64.powi(3),
-        "Ti" => 1024f64.powi(4),
-        "Pi" => 1024f64.powi(5),
-        "Ei" => 1024f64.powi(6),
-        exponent => 10f64.powi(exponent.strip_prefix(['e', 'E'])?.parse().ok()?),
-    };
+    let amount = amount(text).filter(|_| !text.starts_with(['+', '-']))?;
     // A float becomes the nearest integer that there is: no wrapping.
-    Some((number * factor * 1000.0).ceil() as u64)
+    Some((amount * 1000.0).ceil() as u64)
 }
 
 #[cfg(test)]

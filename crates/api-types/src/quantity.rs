@@ -7,8 +7,8 @@ pub fn amount(text: &str) -> Option<f64> {
     Some(number * factor(suffix)?)
 }
 
-/// Number and suffix.
-pub(crate) fn split(text: &str) -> Option<(&str, &str)> {
+/// Number, with its sign, and suffix; `None` when the text is no quantity.
+pub fn split(text: &str) -> Option<(&str, &str)> {
     let end = text.find(|c: char| !matches!(c, '0'..='9' | '.' | '+' | '-')).unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
     (number.bytes().any(|b| b.is_ascii_digit())).then_some((number, suffix))
