@@ -121,6 +121,39 @@ pub struct RunCommandRequest {
     pub envs: Option<BTreeMap<String, String>>,
 }
 
+/// `POST /command` as our daemon takes it: the published request, and what we add to it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRequest {
+    /// The published members.
+    #[serde(flatten)]
+    pub published: RunCommandRequest,
+    /// User to run as, by name or number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Group to run as, by name or number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Text for its standard input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<String>,
+    /// Bytes for its standard input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin_base64: Option<String>,
+    /// Leave its standard input open for `POST /command/{id}/stdin`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin_open: Option<bool>,
+    /// Stop it when the stream's reader has gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kill_on_disconnect: Option<bool>,
+}
+
+impl RunRequest {
+    /// Whether it is answered at once.
+    pub fn background(&self) -> bool {
+        self.published.background.unwrap_or(false)
+    }
+}
+
 /// Type of a stream event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -141,6 +174,8 @@ pub enum EventType {
     ExecutionCount,
     /// Keeps idle connections open.
     Ping,
+    /// Output is gone: `bytes` of it, from `offset` on. Ours beyond the published ones.
+    Gap,
     /// Any other; clients pass over it.
     #[serde(other)]
     Unknown,
@@ -169,6 +204,21 @@ pub struct StreamEvent {
     /// On `error`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<EventError>,
+    /// Where a reader that has this event goes on. This and what follows is ours beyond the published members.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+    /// Whether the line goes on in the next event of its stream.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
+    /// `base64` where `text` is the base64 of the bytes as they were written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<String>,
+    /// On `gap`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// On `gap`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
 }
 
 /// Why an execution failed.

@@ -184,7 +184,11 @@ mod tests {
             let mut stream = Vec::new();
             let mut written = Vec::new();
             for (sse, crlf, text) in texts {
-                let event = StreamEvent { event: EventType::Stdout, timestamp: 7, text: Some(text), execution_time: None, execution_count: None, results: None, error: None };
+                let event = StreamEvent {
+                    event: EventType::Stdout, timestamp: 7, text: Some(text), execution_time: None,
+                    execution_count: None, results: None, error: None, cursor: None, partial: false,
+                    encoding: None, bytes: None, offset: None,
+                };
                 let end = if crlf && sse { "\r\n\r\n" } else { "\n\n" };
                 let prefix = if sse { "data: " } else { "" };
                 stream.extend_from_slice(format!("{prefix}{}{end}", serde_json::to_string(&event).unwrap()).as_bytes());

@@ -112,7 +112,7 @@ impl BashSession {
     pub async fn stream(&self, command: impl Into<RunCommand>) -> Result<EventStream> {
         let (request, exact) = command.into().session_request()?;
         let path = format!("{}/run", self.path());
-        let answer = commands::start(&self.execd, "run in session", &path, &request.request, exact).await?;
+        let answer = commands::start(&self.execd, "run in session", &path, &request.published, exact).await?;
         Ok(EventStream::new(self.execd.clone(), answer, exact, false))
     }
 

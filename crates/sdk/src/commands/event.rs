@@ -2,12 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use api_types::execd::EventError;
+use api_types::execd::{EventError, EventType, StreamEvent};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use jiff::Timestamp;
-
-use super::wire::{Kind, WireEvent};
 
 /// One event of an execution.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,21 +51,23 @@ impl Event {
     }
 
     /// The event, unless it is one that only keeps the connection open or is not known.
-    pub(crate) fn from_wire(event: WireEvent) -> Option<Self> {
+    pub(crate) fn from_wire(event: StreamEvent) -> Option<Self> {
         let at = Timestamp::from_millisecond(event.timestamp).unwrap_or_default();
-        Some(match event.kind {
-            Kind::Init => Self::Started { id: event.text.unwrap_or_default(), at },
-            Kind::Stdout => Self::Stdout(OutputMessage::from_wire(event, at)),
-            Kind::Stderr => Self::Stderr(OutputMessage::from_wire(event, at)),
-            Kind::Result => Self::Result(event.results.unwrap_or_default()),
-            Kind::ExecutionCount => Self::ExecutionCount(event.execution_count.unwrap_or_default()),
-            Kind::Error => Self::Failed(ExecutionError::from_wire(event.error, at)),
-            Kind::ExecutionComplete => {
+        Some(match event.event {
+            EventType::Init => Self::Started { id: event.text.unwrap_or_default(), at },
+            EventType::Stdout => Self::Stdout(OutputMessage::from_wire(event, at)),
+            EventType::Stderr => Self::Stderr(OutputMessage::from_wire(event, at)),
+            EventType::Result => Self::Result(event.results.unwrap_or_default()),
+            EventType::ExecutionCount => Self::ExecutionCount(event.execution_count.unwrap_or_default()),
+            EventType::Error => Self::Failed(ExecutionError::from_wire(event.error, at)),
+            EventType::ExecutionComplete => {
                 let millis = event.execution_time.and_then(|ms| u64::try_from(ms).ok()).unwrap_or_default();
                 Self::Completed { duration: Duration::from_millis(millis), at }
             }
-            Kind::Gap => Self::Gap { offset: event.offset.unwrap_or_default(), bytes: event.bytes.unwrap_or_default() },
-            Kind::Ping | Kind::Unknown => return None,
+            EventType::Gap => {
+                Self::Gap { offset: event.offset.unwrap_or_default(), bytes: event.bytes.unwrap_or_default() }
+            }
+            EventType::Ping | EventType::Unknown => return None,
         })
     }
 }
@@ -83,7 +83,7 @@ pub struct OutputMessage {
 }
 
 impl OutputMessage {
-    fn from_wire(event: WireEvent, at: Timestamp) -> Self {
+    fn from_wire(event: StreamEvent, at: Timestamp) -> Self {
         let text = event.text.unwrap_or_default();
         let exact = event.encoding.filter(|encoding| encoding == "base64").and_then(|_| STANDARD.decode(&text).ok());
         let text = match &exact {

@@ -4,7 +4,6 @@ mod event;
 mod execution;
 mod request;
 mod stream;
-mod wire;
 
 use api_types::{execd::CommandStatus, names::headers};
 use bytes::Bytes;
@@ -103,7 +102,7 @@ impl Commands {
         let request = command.request()?;
         // A command must not run twice, so only a connection that was never made is tried again.
         let answer = start(&self.execd, OPERATION, "/command", &request, exact).await?;
-        let once = request.request.background == Some(true) || request.kill_on_disconnect;
+        let once = request.background() || request.kill_on_disconnect == Some(true);
         Ok(EventStream::new(self.execd.clone(), answer, exact, once))
     }
 

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use api_types::execd::RunCommandRequest;
+use api_types::execd::{RunCommandRequest, RunRequest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::wire::CommandBody;
 use crate::{Error, Result};
 
 /// Bytes of output kept in memory unless set.
@@ -24,7 +23,7 @@ const DEFAULT_OUTPUT_LIMIT: usize = 64 << 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "nothing runs before it is given to run_with or stream"]
 pub struct RunCommand {
-    body: CommandBody,
+    body: RunRequest,
     timeout: Option<Duration>,
     output_limit: usize,
     exact: bool,
@@ -43,19 +42,19 @@ impl RunCommand {
     }
 
     fn new(request: RunCommandRequest) -> Self {
-        let body = CommandBody { request, ..CommandBody::default() };
+        let body = RunRequest { published: request, ..RunRequest::default() };
         Self { body, timeout: None, output_limit: DEFAULT_OUTPUT_LIMIT, exact: false }
     }
 
     /// Sets the working directory, which must exist.
     pub fn cwd(mut self, directory: impl Into<String>) -> Self {
-        self.body.request.cwd = Some(directory.into());
+        self.body.published.cwd = Some(directory.into());
         self
     }
 
     /// Sets a variable over the sandbox's own environment.
     pub fn env(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.body.request.envs.get_or_insert_default().insert(key.into(), value.into());
+        self.body.published.envs.get_or_insert_default().insert(key.into(), value.into());
         self
     }
 
@@ -67,13 +66,13 @@ impl RunCommand {
 
     /// Runs as this user.
     pub fn uid(mut self, uid: u32) -> Self {
-        self.body.request.uid = Some(i64::from(uid));
+        self.body.published.uid = Some(i64::from(uid));
         self
     }
 
     /// Runs as this group; needs a user too.
     pub fn gid(mut self, gid: u32) -> Self {
-        self.body.request.gid = Some(i64::from(gid));
+        self.body.published.gid = Some(i64::from(gid));
         self
     }
 
@@ -91,14 +90,14 @@ impl RunCommand {
 
     /// Leaves its standard input open for [`Commands::write_stdin`](crate::Commands::write_stdin).
     pub fn open_stdin(mut self) -> Self {
-        self.body.stdin_open = true;
+        self.body.stdin_open = Some(true);
         self
     }
 
     /// Stops it when nobody reads its stream any more, so also when this program or its network goes: its stream is
     /// then not taken up again.
     pub fn kill_on_disconnect(mut self) -> Self {
-        self.body.kill_on_disconnect = true;
+        self.body.kill_on_disconnect = Some(true);
         self
     }
 
@@ -111,7 +110,7 @@ impl RunCommand {
 
     /// Returns once it has started; its output is had by [`Commands::logs`](crate::Commands::logs).
     pub fn background(mut self) -> Self {
-        self.body.request.background = Some(true);
+        self.body.published.background = Some(true);
         self
     }
 
@@ -131,9 +130,9 @@ impl RunCommand {
     }
 
     /// The request, if it can be made.
-    pub(crate) fn request(self) -> Result<CommandBody> {
+    pub(crate) fn request(self) -> Result<RunRequest> {
         let mut body = self.body;
-        let request = &mut body.request;
+        let request = &mut body.published;
         let blank = request.command.as_ref().is_some_and(|text| text.trim().is_empty());
         let no_program = request.argv.as_ref().is_some_and(|argv| argv.first().is_none_or(String::is_empty));
         if blank || no_program {
@@ -152,12 +151,12 @@ impl RunCommand {
     }
 
     /// The request of a run in a session, which has its variables and user already.
-    pub(crate) fn session_request(self) -> Result<(CommandBody, bool)> {
+    pub(crate) fn session_request(self) -> Result<(RunRequest, bool)> {
         let exact = self.exact;
         let body = self.request()?;
-        let RunCommandRequest { argv, background, uid, gid, envs, .. } = &body.request;
+        let RunCommandRequest { argv, background, uid, gid, envs, .. } = &body.published;
         let foreign = argv.is_some() || background.is_some() || uid.is_some() || gid.is_some() || envs.is_some();
-        if foreign || (CommandBody { request: body.request.clone(), ..CommandBody::default() }) != body {
+        if foreign || (RunRequest { published: body.published.clone(), ..RunRequest::default() }) != body {
             let what = "run in session: a session takes shell text, a working directory and a timeout only; \
                         set variables with export";
             return Err(Error::invalid(what));

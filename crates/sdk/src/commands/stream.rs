@@ -7,16 +7,16 @@ use std::{
     time::Duration,
 };
 
-use api_types::ErrorCode;
+use api_types::{
+    ErrorCode,
+    execd::{EventType, StreamEvent},
+};
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream::BoxStream};
 use reqwest::{Method, header};
 use tokio::time::Instant;
 
-use super::{
-    Event, Execution,
-    wire::{Kind, WireEvent},
-};
+use super::{Event, Execution};
 use crate::{
     ApiError, Error, Result,
     client::segment,
@@ -44,7 +44,7 @@ pub struct EventStream {
     source: Source,
     operation: &'static str,
     request_id: String,
-    parser: EventParser<WireEvent>,
+    parser: EventParser<StreamEvent>,
     /// Events that were read, each with the place after it.
     ready: VecDeque<(Event, Option<String>)>,
     id: Option<String>,
@@ -141,18 +141,18 @@ impl EventStream {
     }
 
     /// Queues parsed events, then the error that came after them.
-    fn accept(&mut self, events: Vec<WireEvent>, outcome: Result<(), ParseError>) {
+    fn accept(&mut self, events: Vec<StreamEvent>, outcome: Result<(), ParseError>) {
         for wire in events {
-            let output = matches!(wire.kind, Kind::Stdout | Kind::Stderr | Kind::Gap);
+            let output = matches!(wire.event, EventType::Stdout | EventType::Stderr | EventType::Gap);
             if output {
                 self.read.clone_from(&wire.cursor);
             }
-            if wire.kind != Kind::Init {
+            if wire.event != EventType::Init {
                 self.outage = None;
                 self.attempts = 0;
             }
             // A stream that was taken up again begins with its id once more.
-            let again = wire.kind == Kind::Init && self.id.is_some();
+            let again = wire.event == EventType::Init && self.id.is_some();
             let cursor = wire.cursor.clone();
             let Some(event) = Event::from_wire(wire).filter(|_| !again) else { continue };
             if let Event::Started { id, .. } = &event {

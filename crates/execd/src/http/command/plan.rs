@@ -4,41 +4,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use api_types::execd::RunCommandRequest;
+use api_types::execd::{RunCommandRequest, RunRequest};
 use base64::Engine as _;
-use serde::Deserialize;
 
 use super::super::{ApiError, App};
 use crate::envs::{self, Env};
 use crate::exec::{Credentials, Input, Launch};
 use crate::paths;
 use crate::users::Users;
-
-/// The published request, and what we add to it.
-#[derive(Debug, Default, Deserialize)]
-pub struct RunRequest {
-    #[serde(flatten)]
-    published: RunCommandRequest,
-    /// User to run as, by name or number.
-    user: Option<String>,
-    /// Group to run as, by name or number.
-    group: Option<String>,
-    /// Text for its standard input.
-    stdin: Option<String>,
-    /// Bytes for its standard input.
-    stdin_base64: Option<String>,
-    /// Leave its standard input open for `POST /command/{id}/stdin`.
-    stdin_open: Option<bool>,
-    /// Stop it when the stream's reader has gone.
-    kill_on_disconnect: Option<bool>,
-}
-
-impl RunRequest {
-    /// Whether it is answered at once.
-    pub fn background(&self) -> bool {
-        self.published.background.unwrap_or(false)
-    }
-}
 
 /// The launch of a request.
 pub fn plan(app: &App, request: &RunRequest) -> Result<Launch, ApiError> {

@@ -1,5 +1,6 @@
 //! `POST /command`.
 
+use api_types::execd::RunRequest;
 use api_types::ids::ExecutionId;
 use axum::body::Body;
 use axum::extract::State;
@@ -9,7 +10,7 @@ use http::Uri;
 use super::super::request::{Query, json};
 use super::super::{ApiError, Shared};
 use super::output::{events, form};
-use super::plan::{RunRequest, plan};
+use super::plan::plan;
 use crate::stream::{self, Cursor};
 
 /// The handler.
