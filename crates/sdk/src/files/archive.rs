@@ -71,7 +71,7 @@ impl Files {
     ///
     /// ```no_run
     /// # async fn f(files: opensandbox::Files) -> opensandbox::Result<()> {
-    /// files.upload_dir("./project", "/work/project", |so_far| eprintln!("{} bytes", so_far.bytes)).await?;
+    /// files.upload_dir("./project", "/srv/project", |so_far| eprintln!("{} bytes", so_far.bytes)).await?;
     /// # Ok(()) }
     /// ```
     pub async fn upload_dir(
@@ -134,7 +134,7 @@ impl Files {
     ///
     /// ```no_run
     /// # async fn f(files: opensandbox::Files) -> opensandbox::Result<()> {
-    /// files.download_dir("/work/results", "./results", |_| {}).await?;
+    /// files.download_dir("/srv/results", "./results", |_| {}).await?;
     /// # Ok(()) }
     /// ```
     pub async fn download_dir(
