@@ -7,6 +7,7 @@ use api_types::names::headers::{API_KEY, EXECD_ACCESS_TOKEN, SECURE_ACCESS};
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use http::request::Parts;
 use http::{HeaderMap, Method};
 use jiff::Timestamp;
 
@@ -20,15 +21,17 @@ use crate::proxy;
 pub const PUBLIC: [&str; 6] = ["/health", "/healthz", "/readyz", "/version", "/openapi.json", "/docs"];
 
 /// Lets a request with a right key pass.
-pub async fn check(State(app): State<App>, mut request: Request, next: Next) -> Response {
+pub async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
     if PUBLIC.contains(&request.uri().path()) {
         return next.run(request).await;
     }
-    // Owned, because a request can't be looked at across a wait.
-    let asked = Asked::new(&request);
-    let admitted = match asked.with_token && !app.is_open() {
-        true => by_token(&app, &asked).await,
-        false => identify(&app, &asked).await,
+    // Apart, because a body can't be looked at across a wait.
+    let (mut head, body) = request.into_parts();
+    let route = head.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let (proxied, needed) = (route.contains("/proxy/"), needed(&head.method, route));
+    let admitted = match proxied && is_with_token(&head.headers) && !app.is_open() {
+        true => by_token(&app, &head).await,
+        false => identify(&app, &head, needed).await,
     };
     let (app, caller) = match admitted {
         Ok(admitted) => admitted,
@@ -37,44 +40,21 @@ pub async fn check(State(app): State<App>, mut request: Request, next: Next) -> 
             return answer(error, caller);
         }
     };
-    if !asked.proxied
-        && let Err(error) = app.rates.take(&caller, app.config.limits.rate)
-    {
+    if !proxied && let Err(error) = app.rates.take(&caller, app.config.limits.rate) {
         return answer(error, Some(caller));
     }
-    request.extensions_mut().insert(caller.clone());
-    request.extensions_mut().insert(app);
-    let mut response = next.run(request).await;
+    head.extensions.insert(caller.clone());
+    head.extensions.insert(app);
+    let mut response = next.run(Request::from_parts(head, body)).await;
     // The audit line is written outside of this.
     response.extensions_mut().insert(caller);
     response
 }
 
-/// What the check looks at.
-struct Asked {
-    method: Method,
-    path: String,
-    headers: HeaderMap,
-    needed: Scope,
-    proxied: bool,
-    /// A caller of the proxy that has no key, and the token of a port instead.
-    with_token: bool,
-}
-
-impl Asked {
-    fn new(request: &Request) -> Self {
-        let headers = request.headers();
-        let proxied = request.extensions().get::<MatchedPath>().is_some_and(|route| route.as_str().contains("/proxy/"));
-        let token = headers.contains_key(SECURE_ACCESS) || headers.contains_key(EXECD_ACCESS_TOKEN);
-        Self {
-            method: request.method().clone(),
-            path: request.uri().path().to_owned(),
-            needed: needed(request),
-            proxied,
-            with_token: proxied && token && !headers.contains_key(API_KEY),
-            headers: headers.clone(),
-        }
-    }
+/// Whether a caller of the proxy has no key, and the token of a port instead.
+fn is_with_token(headers: &HeaderMap) -> bool {
+    let token = headers.contains_key(SECURE_ACCESS) || headers.contains_key(EXECD_ACCESS_TOKEN);
+    token && !headers.contains_key(API_KEY)
 }
 
 /// A refusal, with whom it is told to where that is known: the audit line is written outside of this.
@@ -104,8 +84,8 @@ impl Refusal {
 /// Who may pass, with the view that is theirs.
 type Admission = Result<(App, Caller), Refusal>;
 
-async fn by_token(app: &App, asked: &Asked) -> Admission {
-    if let Some(app) = proxy::opened_by_token(app, &asked.path, &asked.headers).await {
+async fn by_token(app: &App, head: &Parts) -> Admission {
+    if let Some(app) = proxy::opened_by_token(app, head.uri.path(), &head.headers).await {
         let tenant = app.tenant().cloned();
         return Ok((app, Caller { name: "sandbox-token".to_owned(), scope: Scope::Run, tenant }));
     }
@@ -113,12 +93,12 @@ async fn by_token(app: &App, asked: &Asked) -> Admission {
     Err(Refusal::new("token", ErrorCode::InvalidSecureAccess, message))
 }
 
-async fn identify(app: &App, asked: &Asked) -> Admission {
+async fn identify(app: &App, head: &Parts, needed: Scope) -> Admission {
     if app.is_open() {
         let caller = Caller { name: "anybody".to_owned(), scope: Scope::Admin, tenant: None };
         return Ok((app.clone(), caller));
     }
-    let Some(given) = asked.headers.get(API_KEY) else {
+    let Some(given) = head.headers.get(API_KEY) else {
         let message = format!("{API_KEY}: the header is missing");
         return Err(Refusal::new("missing", ErrorCode::MissingApiKey, message));
     };
@@ -137,14 +117,14 @@ async fn identify(app: &App, asked: &Asked) -> Admission {
         let message = format!("{API_KEY}: the key is not one of this server's, or has expired");
         return Err(Refusal::new("invalid", ErrorCode::InvalidApiKey, message));
     };
-    if caller.scope < asked.needed {
+    if caller.scope < needed {
         let message = format!(
             "{API_KEY}: {} has the scope {}; {} {} needs {}",
             caller.name,
             caller.scope.as_str(),
-            asked.method,
-            asked.path,
-            asked.needed.as_str()
+            head.method,
+            head.uri.path(),
+            needed.as_str()
         );
         return Err(Refusal { caller: Some(caller), ..Refusal::new("scope", ErrorCode::InsufficientScope, message) });
     }
@@ -153,9 +133,8 @@ async fn identify(app: &App, asked: &Asked) -> Admission {
 }
 
 /// What a request needs. Endpoints give tokens and the proxy runs code, so both need more than looking.
-fn needed(request: &Request) -> Scope {
-    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let looks = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+fn needed(method: &Method, route: &str) -> Scope {
+    let looks = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
     match (looks, route) {
         (_, route) if route.contains("/proxy/") || route.contains("/endpoints/") => Scope::Run,
         (true, _) => Scope::Read,
