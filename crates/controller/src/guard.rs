@@ -1,9 +1,22 @@
 //! The guards behind what the controller promises, each with a name: under the feature `mutants` one of them can be
 //! taken away, and the simulator shows which rule breaks then.
 
-/// One guard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Guard {
+/// Makes the guards, and their list, of one table.
+macro_rules! guards {
+    ($(#[doc = $what:literal] $name:ident,)*) => {
+        /// One guard.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Guard {
+            $(#[doc = $what] $name,)*
+        }
+
+        /// Every guard, and what it does.
+        #[cfg(feature = "mutants")]
+        pub const ALL: &[(Guard, &str)] = &[$((Guard::$name, $what),)*];
+    };
+}
+
+guards! {
     /// A deletion names the UID that it means.
     DeleteUid,
     /// A status is written under the version that was read.
@@ -73,9 +86,9 @@ pub enum Guard {
 }
 
 #[cfg(feature = "mutants")]
-pub(crate) use mutant::stands;
+pub use mutant::remove;
 #[cfg(feature = "mutants")]
-pub use mutant::{ALL, remove};
+pub(crate) use mutant::stands;
 #[cfg(not(feature = "mutants"))]
 pub(crate) use whole::stands;
 
@@ -106,41 +119,4 @@ mod mutant {
     pub fn remove(guard: Option<Guard>) {
         REMOVED.set(guard);
     }
-
-    /// Every guard, and what it does.
-    pub const ALL: &[(Guard, &str)] = &[
-        (Guard::DeleteUid, "a deletion names the UID that it means"),
-        (Guard::StatusVersion, "a status is written under the version that was read"),
-        (Guard::LeaseCheck, "nothing is written after the lease has run out"),
-        (Guard::LeaseDeadline, "what is not answered while the lease holds is given up"),
-        (Guard::Barrier, "a new leader makes stale what the leader before it had read"),
-        (Guard::StandBy, "nothing is promised while another leads"),
-        (Guard::Listed, "nothing is decided before everything was listed"),
-        (Guard::AssumedDeletion, "a deletion that was accepted counts before the watch tells it"),
-        (Guard::AssumedCreation, "a pod that was created counts before the watch tells it"),
-        (Guard::NewerWins, "older news does not undo newer"),
-        (Guard::Buried, "late news does not bring a deleted pod back"),
-        (Guard::FinalizerFirst, "the finalizer is there before the first grant"),
-        (Guard::FinalizerLast, "the finalizer goes after the pods"),
-        (Guard::ClaimRefusal, "a pod that refuses a claim is not held"),
-        (Guard::ClaimEpoch, "an answer counts for the grant that it was given to"),
-        (Guard::DirtyMark, "a pod that was used is never offered again"),
-        (Guard::Stained, "a pod whose grant is over is never offered again"),
-        (Guard::ForeignMark, "a pod that another's label names is never offered"),
-        (Guard::Restarted, "a pod whose containers were restarted is never offered"),
-        (Guard::PromiseAgain, "a promise that is given back is asked for anew"),
-        (Guard::DoomedFirst, "a pod that is about to be deleted is promised to nobody"),
-        (Guard::PromiseChecked, "a promised pod is looked at again before it is granted"),
-        (Guard::ReleaseProtocol, "a pod that is given back is deleted first"),
-        (Guard::PoolMax, "`poolMax` bounds what exists"),
-        (Guard::CreatingCounts, "creations under way count"),
-        (Guard::Settled, "a creation that was not answered counts until it is known"),
-        (Guard::NeverFits, "whoever can never fit blocks nobody"),
-        (Guard::Attempts, "a pod that cannot be claimed is not tried for ever"),
-        (Guard::OwnPod, "only a pod of its own is taken for one"),
-        (Guard::RestartIsLoss, "a container that restarted after the grant makes its pod lost"),
-        (Guard::OldRevision, "an idle pod of an older revision is replaced"),
-        (Guard::Evicted, "an idle pod whose eviction was asked for is replaced"),
-        (Guard::Expiry, "a sandbox whose time is over is deleted"),
-    ];
 }

@@ -11,7 +11,7 @@ use crate::story::{Act, Step, Story};
 pub fn all(stories: u64, filter: &str, mut told: impl FnMut(&Removal)) -> std::io::Result<Vec<Removal>> {
     let wanted = guard::ALL.iter().filter(|(guard, _)| format!("{guard:?}").contains(filter));
     let removals = wanted.map(|(guard, does)| {
-        let removal = without(*guard, does, stories);
+        let removal = without(*guard, does.trim(), stories);
         removal.iter().for_each(&mut told);
         removal
     });
