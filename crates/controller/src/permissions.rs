@@ -15,17 +15,17 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// Everything the controller does in the namespaces it looks after. The chart's roles grant this and nothing else.
 pub const RULES: [Rule; 6] = [
     // Keeps pods of pools and sandboxes; get settles a write whose answer was lost; patch labels a pod with its holder.
-    in_every("", "pods", &["list", "watch", "get", "create", "delete", "patch"]),
+    Rule::of_all("", "pods", &["list", "watch", "get", "create", "delete", "patch"]),
     // Tells what happened; patch counts what repeats.
-    in_every("", "events", &["create", "patch"]),
+    Rule::of_all("", "events", &["create", "patch"]),
     // Get reads a pool again after a conflict.
-    in_every(GROUP, "pools", &["list", "watch", "get"]),
+    Rule::of_all(GROUP, "pools", &["list", "watch", "get"]),
     // Writes the status it has read.
-    in_every(GROUP, "pools/status", &["update"]),
+    Rule::of_all(GROUP, "pools/status", &["update"]),
     // Patch sets finalizers and annotations; delete ends what has expired.
-    in_every(GROUP, "batchsandboxes", &["list", "watch", "get", "patch", "delete"]),
+    Rule::of_all(GROUP, "batchsandboxes", &["list", "watch", "get", "patch", "delete"]),
     // Grants pods, conditionally.
-    in_every(GROUP, "batchsandboxes/status", &["update"]),
+    Rule::of_all(GROUP, "batchsandboxes/status", &["update"]),
 ];
 
 /// What the leader election asks for, in the Lease's namespace: one leads, and watch lets a standby lead as soon as the
@@ -36,10 +36,6 @@ pub const LEASE_RULES: [Rule; 1] = [Rule {
     verbs: &["get", "create", "update", "watch"],
     name: Some(LeaderElection::LEASE_NAME),
 }];
-
-const fn in_every(group: &'static str, resource: &'static str, verbs: &'static [&'static str]) -> Rule {
-    Rule { group, resource, verbs, name: None }
-}
 
 /// Asks the API server about every verb until all are granted, and tells `check` which are not.
 pub(crate) async fn verify(client: &Client, namespaces: &[String], lease_namespace: Option<&str>, check: &Check) {

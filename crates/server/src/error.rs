@@ -72,7 +72,7 @@ impl IntoResponse for ApiError {
 /// What Kubernetes said, in the words of the catalogue.
 pub fn from_kube(error: &kube::Error, doing: &str) -> ApiError {
     let kube::Error::Api(status) = error else {
-        return ApiError::new(ErrorCode::KubernetesApiError, format!("{doing}: {}", chain(error)));
+        return ApiError::new(ErrorCode::KubernetesApiError, format!("{doing}: {}", telemetry::chain(error)));
     };
     let message = format!("{doing}: {}", status.message);
     match status.code {
@@ -84,21 +84,6 @@ pub fn from_kube(error: &kube::Error, doing: &str) -> ApiError {
         }
         _ => ApiError::new(ErrorCode::KubernetesApiError, message),
     }
-}
-
-/// An error with its causes, each said once.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// Runs one call to the Kubernetes API under a deadline.

@@ -3,11 +3,11 @@
 use std::sync::Weak;
 use std::time::Duration;
 
+use telemetry::chain;
 use telemetry::kubernetes::{self, Rule};
 use telemetry::{Check, Readiness};
 
 use crate::app::Shared;
-use crate::error::chain;
 
 /// Group of the platform's own objects.
 const GROUP: &str = api_types::names::GROUP;
@@ -16,13 +16,8 @@ const AGAIN: Duration = Duration::from_secs(15);
 
 /// Rights without which the server can't do its work.
 const NEEDED: [Rule; 2] = [
-    Rule {
-        group: GROUP,
-        resource: "batchsandboxes",
-        verbs: &["get", "list", "watch", "create", "patch", "delete"],
-        name: None,
-    },
-    Rule { group: GROUP, resource: "pools", verbs: &["get", "list", "watch"], name: None },
+    Rule::of_all(GROUP, "batchsandboxes", &["get", "list", "watch", "create", "patch", "delete"]),
+    Rule::of_all(GROUP, "pools", &["get", "list", "watch"]),
 ];
 
 /// The checks of a server.

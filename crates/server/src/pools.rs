@@ -14,9 +14,10 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use kube::ResourceExt as _;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
+use telemetry::chain;
 
 use crate::app::App;
-use crate::error::{ApiError, chain, within};
+use crate::error::{ApiError, within};
 use crate::front::body::Json;
 use crate::front::path::Path;
 use crate::labels::is_object_name;

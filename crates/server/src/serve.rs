@@ -118,7 +118,7 @@ impl Server {
         reload::watch(files, self.app.stop.clone(), move || match tls.reload() {
             Ok(()) => tracing::info!("the certificate was read again"),
             // Between the two files' changes they do not fit; the second change comes as well.
-            Err(error) => tracing::warn!(error = %crate::error::chain(&error), "the certificate stays as it was"),
+            Err(error) => tracing::warn!(error = %telemetry::chain(&error), "the certificate stays as it was"),
         });
     }
 
@@ -294,7 +294,7 @@ impl Conversation {
             }
         };
         if let Err(error) = result {
-            tracing::debug!(%peer, error = %crate::error::chain(&error), "connection ended");
+            tracing::debug!(%peer, error = %telemetry::chain(&error), "connection ended");
         }
     }
 }

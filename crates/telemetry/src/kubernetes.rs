@@ -1,12 +1,16 @@
 //! What programs tell of their dealings with Kubernetes: which rights are missing, and what a broken watch means.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kube::api::{Api, PostParams};
 use kube::runtime::watcher;
 use kube::{Client, Error};
+
+use crate::chain;
+
+/// What to do where CRDs are missing or old.
+pub const INSTALL_CRDS: &str = "install the CRDs of this version: kubectl apply --server-side -f charts/opensandbox/crds, or helm upgrade --install";
 
 /// How long one question about a right may take.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -24,13 +28,21 @@ pub struct Rule {
     pub name: Option<&'static str>,
 }
 
+impl Rule {
+    /// Verbs on every object of a resource.
+    pub const fn of_all(group: &'static str, resource: &'static str, verbs: &'static [&'static str]) -> Self {
+        Self { group, resource, verbs, name: None }
+    }
+}
+
 /// The rights of `rules` that are not granted in a namespace (absent: in all), each as `verbs of resource in place`.
 ///
-/// An API server that refuses the question itself tells of no missing right; the calls that need it will.
+/// An API server that refuses the question itself, or does not know it, tells of no missing right; the calls that need
+/// it will.
 ///
 /// # Errors
 ///
-/// When the API server can't be reached, or does not answer one question within ten seconds.
+/// When the API server can't be reached, fails, or does not answer one question within ten seconds.
 pub async fn missing(client: &Client, namespace: Option<&str>, rules: &[Rule]) -> kube::Result<Vec<String>> {
     let mut missing = Vec::new();
     for rule in rules {
@@ -67,7 +79,7 @@ async fn allowed(client: &Client, namespace: Option<&str>, rule: &Rule, verb: &s
     let api: Api<SelfSubjectAccessReview> = Api::all(client.clone());
     match tokio::time::timeout(DEADLINE, api.create(&PostParams::default(), &review)).await {
         Ok(Ok(answer)) => Ok(answer.status.is_none_or(|status| status.allowed)),
-        Ok(Err(Error::Api(_))) => Ok(true),
+        Ok(Err(Error::Api(status))) if matches!(status.code, 403 | 404) => Ok(true),
         Ok(Err(error)) => Err(error),
         Err(_) => Err(Error::Service("no answer in time".into())),
     }
@@ -100,10 +112,7 @@ pub fn watch_trouble(error: &watcher::Error, plural: &str, group: &str, namespac
     let place = place(namespace);
     let lasting = |message: String| WatchTrouble { message, lasting: true };
     match code {
-        Some(404) if !group.is_empty() => lasting(format!(
-            "the CRD {resource} is missing: install the CRDs of this version: kubectl apply --server-side -f \
-             charts/opensandbox/crds, or helm upgrade --install"
-        )),
+        Some(404) if !group.is_empty() => lasting(format!("the CRD {resource} is missing: {INSTALL_CRDS}")),
         Some(403) => {
             lasting(format!("{resource} in {place} may not be listed and watched: {words}; install the chart's RBAC"))
         }
@@ -119,21 +128,6 @@ pub fn watch_trouble(error: &watcher::Error, plural: &str, group: &str, namespac
             lasting: false,
         },
     }
-}
-
-/// An error with its causes, each said once.
-fn chain(error: &watcher::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let words = cause.to_string();
-        if !text.contains(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 pub mod admin;
 mod api_requests;
 pub mod buckets;
+mod causes;
 #[cfg(feature = "kube")]
 pub mod kubernetes;
 pub mod logs;
@@ -14,6 +15,7 @@ mod readiness;
 pub mod signals;
 
 pub use api_requests::{ApiRequests, Counted};
+pub use causes::chain;
 pub use prometheus_client;
 pub use prometheus_client::registry::Registry;
 pub use readiness::{Check, Readiness};

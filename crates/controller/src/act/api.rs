@@ -14,14 +14,12 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, P
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use telemetry::kubernetes::INSTALL_CRDS;
 use tokio::time::Instant;
 
 use crate::guard::{Guard, stands};
 use crate::lease::Fence;
 use crate::world::{ObjectName, PodView};
-
-/// What to do where CRDs are missing or old.
-const INSTALL_CRDS: &str = "install the CRDs of this version: kubectl apply --server-side -f charts/opensandbox/crds, or helm upgrade --install";
 
 /// Objects read with one request.
 const PAGE: u32 = 500;

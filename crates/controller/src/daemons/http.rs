@@ -16,6 +16,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::de::DeserializeOwned;
+use telemetry::chain;
 
 use super::{DaemonAddress, DaemonError, Daemons, TaskList};
 use crate::Clock;
@@ -128,18 +129,6 @@ fn refusal(status: StatusCode, body: &[u8]) -> DaemonError {
         }
         _ => DaemonError::Refused { code, message },
     }
-}
-
-/// An error and its causes: the outermost one alone says only that something failed.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }
 
 fn json<T: serde::Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, DaemonError> {

@@ -13,9 +13,10 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use telemetry::chain;
 
 use crate::config::Limits;
-use crate::error::{ApiError, chain};
+use crate::error::ApiError;
 
 /// A connection at rest is kept this long: pod addresses are given to others.
 const KEEP: Duration = Duration::from_secs(20);

@@ -7,10 +7,11 @@ use http::StatusCode;
 use kube::ResourceExt as _;
 use kube::api::{DeleteParams, Preconditions};
 use kube::core::response::Status;
+use telemetry::chain;
 
 use super::find::find;
 use crate::app::App;
-use crate::error::{ApiError, chain, from_kube, within};
+use crate::error::{ApiError, from_kube, within};
 use crate::front::path::Path;
 
 /// Tries of a deletion that nobody waits for, and the first pause between them.

@@ -141,7 +141,7 @@ impl Program {
         let mut config = match &self.kubeconfig {
             Some(path) => {
                 let problem = |error: &dyn std::error::Error| {
-                    let why = crate::error::chain(error);
+                    let why = telemetry::chain(error);
                     SettingsError(vec![format!("kubernetes.kubeconfig_path: {} can't be used: {why}", path.display())])
                 };
                 let file = Kubeconfig::read_from(path).map_err(|error| problem(&error))?;
@@ -149,7 +149,7 @@ impl Program {
                 kube::Config::from_custom_kubeconfig(file, &options).await.map_err(|error| problem(&error))?
             }
             None => kube::Config::infer().await.map_err(|error| {
-                let why = crate::error::chain(&error);
+                let why = telemetry::chain(&error);
                 SettingsError(vec![format!(
                     "kubernetes.kubeconfig_path: found no Kubernetes ({why}); give --kubeconfig, or run in a pod with a service account"
                 )])
@@ -181,7 +181,7 @@ fn tls_files(s: &mut Settings) -> Option<TlsFiles> {
         (Some(certificate), Some(key)) => {
             let files = TlsFiles { certificate, key };
             if let Err(error) = crate::tls::load(&files) {
-                s.refuse("server.tls_cert_file", crate::error::chain(&error));
+                s.refuse("server.tls_cert_file", telemetry::chain(&error));
             }
             Some(files)
         }

@@ -9,10 +9,10 @@ use api_types::names::headers::API_KEY;
 use parking_lot::Mutex;
 use reqwest::StatusCode;
 use serde::Deserialize;
+use telemetry::chain;
 use tokio::time::Instant;
 
 use super::{Identified, Quota, Tenant, Unavailable};
-use crate::error::chain;
 use crate::keys::{Scope, fingerprint, hash};
 use crate::labels::{is_dns_label, value_problem};
 
